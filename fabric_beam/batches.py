@@ -1,0 +1,136 @@
+"""The element of every PCollection: an Arrow record batch, its type hint, its coder and its two-way trip to Polars."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from apache_beam import coders
+from apache_beam.typehints import typehints
+
+#: A batch's rows are ordered in time by the first of these columns that it has.
+EVENT_TIME = ("timestamp", "window_start")
+
+#: The newest string and binary layouts (views), so that Polars and Arrow share memory instead of copying.
+_VIEWS = pl.CompatLevel.newest()
+
+
+def from_batch(batch: pa.RecordBatch) -> pl.DataFrame:
+    """See a batch as a Polars table, without copying.
+
+    Args:
+        batch: a record batch.
+
+    Returns:
+        The same rows and columns.
+    """
+    table = pl.from_arrow(batch)
+    assert isinstance(table, pl.DataFrame)
+    return table
+
+
+def to_batch(table: pl.DataFrame) -> pa.RecordBatch:
+    """See a Polars table as one batch, without copying if it is in one chunk.
+
+    Args:
+        table: any table.
+
+    Returns:
+        One batch with all of its rows, strings as `string_view`.
+
+    Example:
+        >>> to_batch(pl.DataFrame({"body": ["a", "b"]})).schema.field("body").type
+        DataType(string_view)
+    """
+    arrow = table.rechunk().to_arrow(compat_level=_VIEWS)
+    batches = arrow.to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=arrow.schema)
+
+
+def arrow_schema(table: pl.DataFrame) -> pa.Schema:
+    """The Arrow schema of `to_batch(table)`."""
+    return table.head(0).to_arrow(compat_level=_VIEWS).schema
+
+
+def event_time(names: list[str] | pa.Schema) -> str | None:
+    """The column that orders the rows in time, or None.
+
+    Example:
+        >>> event_time(["body", "timestamp"])
+        'timestamp'
+    """
+    columns = names.names if isinstance(names, pa.Schema) else names
+    return next((name for name in EVENT_TIME if name in columns), None)
+
+
+class BatchOf(typehints.TypeConstraint):
+    """The type hint of a PCollection of batches that all have one schema.
+
+    Args:
+        schema: the columns, as Arrow types.
+
+    Example:
+        >>> BatchOf(pa.schema([("body", pa.string_view())]))
+        BatchOf[body: string_view]
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        super().__init__()
+        self.schema: pa.Schema = schema.remove_metadata()
+
+    def empty(self) -> pl.DataFrame:
+        """A table of this schema with no rows: what a kernel is tried on while the pipeline is built."""
+        return pl.DataFrame(pl.from_arrow(self.schema.empty_table()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BatchOf) and self.schema.equals(other.schema)
+
+    def __hash__(self) -> int:
+        return hash((BatchOf, tuple(self.schema.names)))
+
+    def __repr__(self) -> str:
+        return f"BatchOf[{', '.join(f'{field.name}: {field.type}' for field in self.schema)}]"
+
+    def _consistent_with_check_(self, sub: object) -> bool:
+        return self == sub
+
+    def type_check(self, instance: object) -> None:
+        if not isinstance(instance, pa.RecordBatch) or not instance.schema.equals(self.schema):
+            raise typehints.CompositeTypeHintError(f"{self} expected, not {type(instance).__name__}: {instance}")
+
+
+class BatchCoder(coders.Coder):  # type: ignore[misc]
+    """Record batches as Arrow IPC streams: one schema message, one batch, body not copied on reading.
+
+    Source: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
+    """
+
+    def encode(self, value: pa.RecordBatch) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, value.schema) as writer:
+            writer.write_batch(value)
+        return sink.getvalue().to_pybytes()
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        return pa.ipc.open_stream(pa.py_buffer(encoded)).read_next_batch()
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def to_type_hint(self) -> Any:
+        return pa.RecordBatch
+
+    @classmethod
+    def from_type_hint(cls, typehint: Any, registry: Any) -> BatchCoder:
+        return cls()
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+coders.registry.register_coder(BatchOf, BatchCoder)
+coders.registry.register_coder(pa.RecordBatch, BatchCoder)

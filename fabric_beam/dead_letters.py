@@ -1,0 +1,54 @@
+"""Dead letters: rejected rows, each with its reason and the way back to the bytes it came from."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from fabric_beam.kernel import MESSAGE, RULE
+
+#: Columns of the `dead_letters` dataset.
+SCHEMA = pl.Schema(
+    {
+        "payload": pl.String(),
+        "step": pl.String(),
+        "rule": pl.String(),
+        "message": pl.String(),
+        "source": pl.String(),
+        "offset": pl.Int64(),
+    }
+)
+
+#: Where the original text of a row is kept, in order of preference (OpenTelemetry's `log.record.original`).
+ORIGINAL = "log.record.original"
+
+
+def dead_letters(rejected: pl.DataFrame, step: str) -> pl.DataFrame:
+    """Turn a kernel's rejected rows into dead letters.
+
+    Args:
+        rejected: the rows as the step got them, with `rule` and `message` added (`Split.rejected`).
+        step: the label of the transform that rejected them.
+
+    Returns:
+        One row per rejected row, with the columns of `SCHEMA`. `payload` is the original record where the row still
+        carries it, else the row itself as JSON.
+
+    Example:
+        >>> from fabric_beam.kernel import reject
+        >>> row = reject(pl.DataFrame({"body": ["x"], "source": ["a.log"], "offset": [7]}), "json", "not JSON")
+        >>> dead_letters(row, "Parse").row(0)
+        ('x', 'Parse', 'json', 'not JSON', 'a.log', 7)
+    """
+    columns = [name for name in rejected.columns if name not in (RULE, MESSAGE)]
+    as_json = pl.struct(columns).struct.json_encode() if columns else pl.lit(None, pl.String)
+    texts = [pl.col(name) for name in (ORIGINAL, "body") if rejected.schema.get(name) == pl.String]
+    return rejected.select(
+        (texts[0] if texts else as_json).alias("payload"),
+        pl.lit(step).alias("step"),
+        pl.col(RULE),
+        pl.col(MESSAGE),
+        *(
+            (pl.col(name) if name in columns else pl.lit(None)).cast(SCHEMA[name]).alias(name)
+            for name in ("source", "offset")
+        ),
+    )

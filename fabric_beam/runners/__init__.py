@@ -1,0 +1,1 @@
+"""Ways to run a pipeline: one file an engine."""

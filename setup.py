@@ -1,0 +1,32 @@
+"""Package metadata and extras of Fabric Beam."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "flink": ["apache-flink==2.3.0"],
+    "spark": ["pyspark>=4.1,<5"],
+    "sklearn": ["scikit-learn>=1.5"],
+}
+
+setup(
+    name="fabric-beam",
+    version="0.1.0",
+    description="Apache Beam pipelines for logs and metrics, on Arrow record batches",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["fabric_beam*", "transforms*", "pipelines*"]),
+    package_data={"": ["py.typed", "*.html", "*.yaml", "*.css", "*.js"]},
+    install_requires=[
+        "apache-beam[gcp]>=2.61,<3",
+        "polars>=1.30",
+        "pyarrow>=16.1,<26",
+        "pyyaml>=6",
+        "rich>=13",
+        "zstandard>=0.22",
+    ],
+    extras_require={**EXTRAS, "all": sorted({spec for extra in EXTRAS.values() for spec in extra})},
+)
