@@ -139,3 +139,21 @@ def pieces(column: pl.Series) -> tuple[pa.Buffer, Positions, Positions]:
     flat = column.to_arrow(compat_level=pl.CompatLevel.oldest())
     offsets = np.frombuffer(flat.buffers()[1], np.int64)[flat.offset : flat.offset + len(flat) + 1]
     return flat.buffers()[2], offsets[:-1].copy(), np.diff(offsets)
+
+
+def positions(data: Bytes, byte: int) -> Positions:
+    """Where a byte occurs, in order.
+
+    Looks at eight bytes at a time first: numpy's `flatnonzero` costs a nanosecond a byte, and most bytes are others.
+
+    Example:
+        >>> positions(np.frombuffer(b"a b c", np.uint8), ord(" ")).tolist()
+        [1, 3]
+    """
+    whole = len(data) // 8 * 8
+    hits = data[:whole] == byte
+    words = np.flatnonzero(hits.view(np.uint64))
+    inside = np.flatnonzero(hits.reshape(-1, 8)[words])
+    found = (words[inside >> 3] << 3) + (inside & 7)
+    tail = np.flatnonzero(data[whole:] == byte)
+    return np.concatenate([found, tail + whole]) if len(tail) else found

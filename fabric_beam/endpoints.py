@@ -1,0 +1,190 @@
+"""Endpoints: URLs that name sources and sinks, and the two transforms that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import apache_beam as beam
+
+from fabric_beam.errors import UsageError, nearest
+
+#: Scheme → the class that reads it, `module:class`. What has no scheme of ours is a path or glob of text files.
+SOURCES = {
+    "lines": "fabric_beam.io.lines:ReadLines",
+    "parquet": "fabric_beam.io.parquet:ReadParquet",
+}
+#: Scheme → the class that writes it.
+SINKS = {
+    "jsonl": "fabric_beam.io.jsonl:WriteJsonLines",
+    "parquet": "fabric_beam.io.parquet:WriteParquet",
+    "stdout": "fabric_beam.io.stdout:WriteStdout",
+}
+#: Schemes of Beam's file systems: with no scheme of ours before them they name text files.
+FILE_SYSTEMS = ("file", "gs", "s3", "hdfs", "azfs")
+
+T = TypeVar("T")
+
+
+@dataclass
+class Endpoint:
+    """A parsed endpoint URL.
+
+    Args:
+        scheme: the kind of source or sink.
+        path: what follows the scheme, without the query string.
+        options: the query string.
+    """
+
+    scheme: str
+    path: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, url: str, known: dict[str, str], default: str | None = None) -> Endpoint:
+        """Parse an endpoint URL.
+
+        Args:
+            url: such as `parquet:out/events?max_rows=100000`, `logs/*.gz`, or `-`.
+            known: the schemes there are.
+            default: the scheme of a URL that has none.
+
+        Raises:
+            UsageError: if the scheme is not known; the message names the nearest one.
+
+        Example:
+            >>> Endpoint.parse("parquet:out/events?max_rows=9", SINKS)
+            Endpoint(scheme='parquet', path='out/events', options={'max_rows': '9'})
+        """
+        scheme, colon, rest = url.partition(":")
+        if not colon or scheme in FILE_SYSTEMS:
+            if default is None:
+                raise UsageError(f"{masked(url)!r} has no scheme, such as parquet:{url}. Schemes: {', '.join(sorted(known))}.")
+            return cls(default, url)
+        if scheme not in known:
+            raise UsageError(f"There is no endpoint scheme {scheme!r} (in {masked(url)!r}). {nearest(scheme, known)}")
+        path, _, query = rest.partition("?")
+        return cls(scheme, path, dict(parse_qsl(query, keep_blank_values=True)))
+
+    def option(self, name: str, kind: Callable[[str], T], default: T) -> T:
+        """Take one option out of the query string.
+
+        Raises:
+            UsageError: if its value is not of the kind.
+        """
+        text = self.options.pop(name, None)
+        if text is None:
+            return default
+        try:
+            return kind(text)
+        except ValueError:
+            raise UsageError(f"{self.scheme}: option {name}={text!r} is not {getattr(kind, '__name__', kind)}.") from None
+
+    def no_more_options(self, *known: str) -> None:
+        """Say that every option was taken.
+
+        Raises:
+            UsageError: if one was not; the message names the nearest of those there are.
+        """
+        for name in self.options:
+            raise UsageError(f"{self.scheme}: has no option {name!r}. {nearest(name, known)}")
+
+
+def masked(url: str) -> str:
+    """A URL without its password, for messages.
+
+    Example:
+        >>> masked("redis://ann:secret@host/0")
+        'redis://ann:***@host/0'
+    """
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def _load(homes: dict[str, str], scheme: str) -> Any:
+    module, _, name = homes[scheme].partition(":")
+    return getattr(import_module(module), name)
+
+
+def step(pipeline: beam.Pipeline) -> str:
+    """The label under which the source or sink that is being applied keeps its account: `Read`'s or `WriteTo`'s own."""
+    *_, outer, current = pipeline.transforms_stack
+    named = outer if isinstance(outer.transform, (Read, WriteTo)) else current
+    return str(named.full_label)
+
+
+class Read(beam.PTransform):  # type: ignore[misc]
+    """Read batches from endpoints.
+
+    Args:
+        urls: paths, globs, folders or URLs, all of one scheme; text lines where there is no scheme, `-` for standard
+            input.
+        limit: read at most this many rows, in order; None for all.
+
+    Output: batches with the source's columns, always among them `source` (file or topic) and `offset`.
+
+    Raises:
+        UsageError: if a scheme or an option is not known, or schemes are mixed.
+        InputError: if nothing matches, or it cannot be read.
+
+    Example:
+        >>> from apache_beam.testing.test_pipeline import TestPipeline
+        >>> with TestPipeline() as p:
+        ...     lines = p | Read("setup.py")
+        >>> lines.element_type.schema.names
+        ['body', 'source', 'offset', 'observed_timestamp']
+    """
+
+    def __init__(self, *urls: str, limit: int | None = None) -> None:
+        super().__init__()
+        endpoints = [Endpoint.parse(url, SOURCES, default="lines") for url in urls]
+        schemes = {endpoint.scheme for endpoint in endpoints}
+        if len(schemes) != 1:
+            raise UsageError(f"Read takes URLs of one scheme at a time, not {', '.join(sorted(schemes)) or 'none'}.")
+        self.source = _load(SOURCES, schemes.pop())(endpoints, limit=limit)
+
+    def expand(self, pbegin: Any) -> beam.PCollection:
+        return pbegin | self.source
+
+
+class WriteTo(beam.PTransform):  # type: ignore[misc]
+    """Write batches to an endpoint.
+
+    Args:
+        url: such as `parquet:out/events`, `jsonl:out/events` or `stdout:`.
+        dataset: the name under which the ledger counts what is written.
+        job: names the files: a run with the same job replaces what an earlier one wrote there, another only adds.
+
+    Input: batches of any schema.
+
+    Raises:
+        UsageError: if the scheme or an option is not known.
+
+    Example:
+        >>> import tempfile
+        >>> import polars as pl
+        >>> from fabric_beam.testing import batch, run
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = run(batch(a=[1, 2]), WriteTo(f"parquet:{folder}"))
+        ...     pl.read_parquet(f"{folder}/*.parquet").height
+        2
+    """
+
+    def __init__(self, url: str, *, dataset: str = "", job: str = "part") -> None:
+        super().__init__()
+        self.url = masked(url)
+        self.dataset = dataset
+        endpoint = Endpoint.parse("stdout:" if url == "-" else url, SINKS)
+        self.sink = _load(SINKS, endpoint.scheme)(endpoint, job)
+
+    def default_label(self) -> str:
+        return f"WriteTo({self.url})"
+
+    def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
+        return pcoll | self.sink

@@ -1,0 +1,1 @@
+"""Sources and sinks: one file an endpoint scheme, on top of `files` and `file_sink`."""

@@ -1,0 +1,208 @@
+"""What every sink of files shares: buffering, date folders, temporary files, and one commit at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, NamedTuple
+
+import apache_beam as beam
+import polars as pl
+import pyarrow as pa
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.transforms.window import GlobalWindow, GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
+
+from fabric_beam import ledger
+from fabric_beam.batches import BatchOf, event_time, from_batch
+from fabric_beam.endpoints import step
+from fabric_beam.errors import OutputError, UsageError
+from fabric_beam.map_batches import as_batches
+
+#: Writes one table as one whole file.
+Format = Callable[[pl.DataFrame, IO[bytes]], None]
+
+
+class _Written(NamedTuple):
+    partition: str
+    first: str
+    temporary: str
+    rows: int
+
+
+class FileSink(beam.PTransform):  # type: ignore[misc]
+    """Write batches as files in a folder.
+
+    Files are written under temporary names while the pipeline runs, and take their final names together when all of
+    them are whole: a failed run leaves nothing behind. Final names are `JOB-00000.SUFFIX` and so on, in order of the
+    rows' provenance; a run with the same job replaces the files of the one before, and touches no others. A run without
+    rows writes one file without rows, so that readers find the schema.
+
+    Args:
+        folder: where the files go, on any of Beam's file systems; made if it is not there.
+        job: what the files' names begin with.
+        suffix: what they end with.
+        write: writes one table as one file.
+        max_rows: the most rows a file may have.
+
+    Input: batches; those with an event time are spread over folders `date=YYYY-MM-DD` (UTC).
+    """
+
+    def __init__(self, folder: str, *, job: str, suffix: str, write: Format, max_rows: int) -> None:
+        super().__init__()
+        if not folder:
+            raise UsageError("A file sink needs a folder, such as parquet:out/events.")
+        if max_rows < 1:
+            raise UsageError(f"max_rows={max_rows}: a file needs at least one row.")
+        self._folder = folder.rstrip("/") or "/"
+        self._job = job
+        self._suffix = suffix
+        self._write = write
+        self._max_rows = max_rows
+        self._temporary = FileSystems.join(self._folder, f".tmp-{uuid.uuid4().hex[:12]}")
+
+    def prepare(self) -> None:
+        """Make the folders, so that a place that cannot be written is known before the run.
+
+        Raises:
+            OutputError: if it cannot.
+        """
+        try:
+            with contextlib.suppress(FileExistsError):
+                FileSystems.mkdirs(self._temporary)
+        except (OSError, BeamIOError) as error:
+            raise OutputError(
+                f"Cannot write to {self._folder!r}: {error}. Check that it is a folder, and your permission to write there."
+            ) from error
+
+    def clean_up(self) -> None:
+        """Remove what a failed run has left."""
+        with contextlib.suppress(OSError, BeamIOError):
+            FileSystems.delete([self._temporary])
+
+    def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
+        label = step(pcoll.pipeline)
+        pcoll, hint = as_batches(pcoll)
+        if not pcoll.is_bounded:
+            raise UsageError(f"{label}: a file sink takes a bounded input only.")
+        written = (
+            pcoll
+            | "Global" >> beam.WindowInto(GlobalWindows())
+            | "Write" >> beam.ParDo(_Write(self._temporary, self._write, self._max_rows, event_time(hint.schema)))
+        )
+        return (
+            pcoll.pipeline
+            | "Once" >> beam.Impulse()
+            | "Commit"
+            >> beam.ParDo(
+                _Commit(label, self._folder, self._temporary, self._job, self._suffix, self._write, hint),
+                beam.pvalue.AsIter(written),
+            )
+        )
+
+
+class _Write(beam.DoFn):  # type: ignore[misc]
+    """Buffers rows by date and writes them under temporary names."""
+
+    def __init__(self, temporary: str, write: Format, max_rows: int, time_column: str | None) -> None:
+        self._temporary = temporary
+        self._format = write
+        self._max_rows = max_rows
+        self._time_column = time_column
+        self._buffers: dict[str, list[pl.DataFrame]] = {}
+        self._rows = 0
+
+    def start_bundle(self) -> None:
+        self._buffers, self._rows = {}, 0
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[_Written]:
+        for partition, table in _by_date(from_batch(batch), self._time_column):
+            self._buffers.setdefault(partition, []).append(table)
+            self._rows += table.height
+        while self._rows >= self._max_rows:
+            # Memory is bounded over all dates together: the fullest one makes way.
+            fullest = max(self._buffers, key=lambda partition: sum(t.height for t in self._buffers[partition]))
+            yield self._flush(fullest)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for partition in sorted(self._buffers):
+            yield WindowedValue(self._flush(partition), GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+    def _flush(self, partition: str) -> _Written:
+        table = pl.concat(self._buffers.pop(partition))
+        self._rows -= table.height
+        path = FileSystems.join(self._temporary, uuid.uuid4().hex)
+        _write_file(self._format, table, path)
+        identity = [name for name in ("source", "offset") if name in table.columns]
+        first = table.select(identity).row(0) if identity else (str(table.row(0)),)
+        return _Written(partition, "".join(str(x).rjust(20, "0") if isinstance(x, int) else str(x) for x in first), path, table.height)
+
+
+def _by_date(table: pl.DataFrame, time_column: str | None) -> Iterator[tuple[str, pl.DataFrame]]:
+    if time_column is None:
+        yield "", table
+        return
+    dates = table[time_column].dt.date()
+    if dates.n_unique() == 1:
+        yield _folder(dates[0]), table
+        return
+    for (date,), part in table.with_columns(dates.alias("_date")).partition_by("_date", as_dict=True).items():
+        yield _folder(date), part.drop("_date")
+
+
+def _folder(date: Any) -> str:
+    return f"date={date}" if date is not None else "date=unknown"
+
+
+def _write_file(write: Format, table: pl.DataFrame, path: str) -> None:
+    try:
+        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            write(table, file)
+    except (OSError, BeamIOError, pl.exceptions.ComputeError) as error:
+        raise OutputError(f"Cannot write {path}: {error}. Is the disk full?") from error
+
+
+class _Commit(beam.DoFn):  # type: ignore[misc]
+    """Gives the temporary files their final names, once all are written."""
+
+    def __init__(
+        self, step: str, folder: str, temporary: str, job: str, suffix: str, write: Format, hint: BatchOf
+    ) -> None:
+        self._folder = folder
+        self._temporary = temporary
+        self._job = job
+        self._suffix = suffix
+        self._write = write
+        self._empty = hint.empty()
+        self._account = ledger.Account(step)
+
+    def process(self, _: Any, written: Iterable[_Written]) -> Iterator[str]:
+        results = sorted(written)
+        if not results:
+            path = FileSystems.join(self._temporary, uuid.uuid4().hex)
+            _write_file(self._write, self._empty, path)
+            results = [_Written("", "", path, 0)]
+        counts: dict[str, int] = {}
+        moves = {}
+        for result in results:
+            number = counts[result.partition] = counts.get(result.partition, -1) + 1
+            folder = FileSystems.join(self._folder, result.partition) if result.partition else self._folder
+            moves[result.temporary] = FileSystems.join(folder, f"{self._job}-{number:05d}.{self._suffix}")
+        pattern = FileSystems.join(self._folder, "**")
+        [earlier] = FileSystems.match([pattern])
+        name = f"/{self._job}-"
+        stale = [m.path for m in earlier.metadata_list if name in m.path and "/.tmp-" not in m.path]
+        try:
+            for folder in {path.rpartition("/")[0] for path in moves.values()}:
+                with contextlib.suppress(FileExistsError, BeamIOError, OSError):
+                    FileSystems.mkdirs(folder)
+            FileSystems.rename(list(moves), list(moves.values()))
+            if gone := sorted(set(stale) - set(moves.values())):
+                FileSystems.delete(gone)
+            FileSystems.delete([self._temporary])
+        except (OSError, BeamIOError) as error:
+            raise OutputError(f"Cannot put the files in place in {self._folder}: {error}.") from error
+        self._account.add("written", sum(result.rows for result in results))
+        yield from moves.values()

@@ -1,0 +1,46 @@
+"""`jsonl:` written."""
+
+from __future__ import annotations
+
+from typing import IO
+
+import polars as pl
+import polars.selectors as cs
+
+from fabric_beam.endpoints import Endpoint
+from fabric_beam.io.file_sink import FileSink
+
+_MAX_ROWS = 400_000
+
+
+class WriteJsonLines(FileSink):
+    """Write batches as JSON Lines: one object a row, times as RFC 3339.
+
+    Args:
+        endpoint: `jsonl:FOLDER?max_rows=400000`.
+        job: what the files' names begin with.
+
+    Source: https://jsonlines.org
+    """
+
+    def __init__(self, endpoint: Endpoint, job: str) -> None:
+        max_rows = endpoint.option("max_rows", int, _MAX_ROWS)
+        endpoint.no_more_options("max_rows")
+        super().__init__(endpoint.path, job=job, suffix="jsonl", write=write_json_lines, max_rows=max_rows)
+
+
+def write_json_lines(table: pl.DataFrame, file: IO[bytes]) -> None:
+    """Write a table as JSON Lines.
+
+    Example:
+        >>> import io
+        >>> from datetime import datetime
+        >>> file = io.BytesIO()
+        >>> write_json_lines(pl.DataFrame({"timestamp": [datetime(2015, 5, 17)], "body": ["x"]}), file)
+        >>> file.getvalue()
+        b'{"timestamp":"2015-05-17T00:00:00.000000","body":"x"}\\n'
+    """
+    zoned = cs.datetime(time_zone="*")
+    table.with_columns(
+        zoned.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), (cs.datetime() - zoned).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f")
+    ).write_ndjson(file)

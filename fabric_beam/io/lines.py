@@ -1,0 +1,205 @@
+"""`lines:` or no scheme: lines of text files, plain or compressed, and standard input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import IO, Any
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from fabric_beam import ledger
+from fabric_beam.batches import BatchOf, arrow_schema, to_batch
+from fabric_beam.endpoints import Endpoint, step
+from fabric_beam.errors import InputError
+from fabric_beam.io import files
+from fabric_beam.progress import PROGRESS
+from fabric_beam.views import Positions, cut, positions
+
+SCHEMA = pl.Schema(
+    {
+        "body": pl.String(),
+        "source": pl.String(),
+        "offset": pl.Int64(),
+        "observed_timestamp": pl.Datetime("us", "UTC"),
+    }
+)
+
+#: Bytes that become one batch: a few MB stay in the processor's cache on their way through the kernels.
+_BLOCK = 4 << 20
+_LONGEST_LINE = 64 << 20
+_NEWLINE = 10
+_MAGIC = {
+    b"\x1f\x8b": "gzip data: its name should end in .gz",
+    b"BZh": "bzip2 data: its name should end in .bz2",
+    b"\x28\xb5\x2f\xfd": "zstd data: its name should end in .zst",
+    b"PAR1": "a Parquet file: read it as parquet:PATH",
+    b"PK\x03\x04": "a zip archive: unpack it first",
+}
+
+
+class ReadLines(beam.PTransform):  # type: ignore[misc]
+    """Read lines of text, each with its file and its byte offset there.
+
+    Big files are split at line ends and read side by side; memory holds a few blocks, whatever the files' size. Bytes
+    that are not UTF-8 become U+FFFD; `source` and `offset` lead back to the originals.
+
+    Args:
+        endpoints: paths, globs, folders, URLs of Beam's file systems; `-` is standard input.
+        limit: read at most this many lines, in order.
+
+    Output: batches with `body` (the line without its `\\n` or `\\r\\n`), `source` (the path), `offset` (bytes from the
+    start of the file, after decompression), `observed_timestamp` (when the file was last changed).
+
+    Raises:
+        InputError: if nothing matches or a file cannot be read.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], *, limit: int | None = None) -> None:
+        super().__init__()
+        for endpoint in endpoints:
+            endpoint.no_more_options()
+        self.files = files.match([endpoint.path for endpoint in endpoints])
+        self._limit = limit
+
+    def expand(self, pbegin: Any) -> beam.PCollection:
+        label = step(pbegin.pipeline)
+        splits = files.split(self.files)
+        # Reading in order up to a limit takes one reader; else every split is work of its own.
+        work = [splits] if self._limit is not None else [[split] for split in splits]
+        PROGRESS.add(total=sum(file.size for file in self.files))
+        lines = (
+            pbegin
+            | "Splits" >> beam.Create(work, reshuffle=False)
+            | "Spread" >> beam.Reshuffle()
+            | "Lines" >> beam.ParDo(_ReadLines(label, self._limit))
+        )
+        lines.element_type = BatchOf(arrow_schema(pl.DataFrame(schema=SCHEMA)))
+        return lines
+
+
+class _ReadLines(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, step: str, limit: int | None) -> None:
+        self._limit = limit
+        self._account = ledger.Account(step)
+
+    def process(self, work: list[files.Split]) -> Iterator[pa.RecordBatch]:
+        left = self._limit
+        for split in work:
+            with files.open_file(split.file) as file:
+                for offset, block in blocks(file, split):
+                    table = table_of_lines(block, offset, split.file.path, split.file.modified)
+                    if left is not None:
+                        table = table.head(left)
+                        left -= table.height
+                    self._account.add("read", table.height)
+                    self._account.add("bytes", len(block))
+                    PROGRESS.add(rows=table.height, bytes=0 if split.file.compression else len(block))
+                    yield to_batch(table)
+                    if left == 0:
+                        return
+
+
+def blocks(file: IO[bytes], split: files.Split) -> Iterator[tuple[int, bytes]]:
+    """The lines that begin in a split, as blocks of whole lines.
+
+    Args:
+        file: open at its start.
+        split: which of its lines.
+
+    Returns:
+        Pairs of a block's byte offset in the file and its bytes, which end with a line's end or the file's.
+
+    Raises:
+        InputError: if the file is not text, or a line is longer than 64 MiB.
+
+    Example:
+        >>> import io
+        >>> text = files.File("a.log", 12, None)
+        >>> list(blocks(io.BytesIO(b"one\\ntwo\\nsix"), files.Split(text, 1, 6)))
+        [(4, b'two\\n')]
+    """
+    position = split.start
+    if position:
+        # The line that holds the byte before the split belongs to the split before this one.
+        file.seek(position - 1)
+        position += len(_line_end(file, split, position)) - 1
+    while split.stop is None or position < split.stop:
+        size = _BLOCK if split.stop is None else min(_BLOCK, split.stop - position)
+        block = file.read(size)
+        if not block:
+            return
+        if not position:
+            _check_text(block, split.file.path)
+        if block[-1] != _NEWLINE:
+            block += _line_end(file, split, position)
+        yield position, block
+        position += len(block)
+
+
+def _line_end(file: IO[bytes], split: files.Split, position: int) -> bytes:
+    end = file.readline(_LONGEST_LINE)
+    if len(end) == _LONGEST_LINE and end[-1] != _NEWLINE:
+        raise InputError(
+            f"{split.file.path}: the line near byte {position} is longer than {_LONGEST_LINE >> 20} MiB. Is this a text file?"
+        )
+    return end
+
+
+def _check_text(start: bytes, path: str) -> None:
+    for magic, what in _MAGIC.items():
+        if start.startswith(magic):
+            raise InputError(f"{path} is not text but {what}.")
+    sample = np.frombuffer(start[:4096], np.uint8)
+    control = np.count_nonzero((sample < 32) & (sample != _NEWLINE) & (sample != 9) & (sample != 13) & (sample != 27))
+    if control > max(len(sample) // 10, 8):
+        raise InputError(f"{path} is not text: {control} of its first {len(sample)} bytes are control characters. Is it a log?")
+
+
+def table_of_lines(block: bytes, offset: int, source: str, modified: datetime | None) -> pl.DataFrame:
+    """Lines as a table that points into their block.
+
+    Args:
+        block: whole lines; the last one's end may be missing.
+        offset: the block's byte offset in its file.
+        source: the file.
+        modified: when it was last changed.
+
+    Returns:
+        The columns of `SCHEMA`, a row a line.
+
+    Example:
+        >>> table_of_lines(b"one\\r\\ntwo", 100, "a.log", None).select("body", "offset").rows()
+        [('one', 100), ('two', 105)]
+    """
+    starts, lengths = _lines(block)
+    offsets = starts + offset
+    if not block.isascii():
+        try:
+            block.decode()
+        except UnicodeDecodeError:
+            block = block.decode(errors="replace").encode()
+            starts, lengths = _lines(block)
+    return pl.DataFrame(
+        [
+            cut(pa.py_buffer(block), starts, lengths).alias("body"),
+            pl.repeat(source, len(starts), dtype=pl.String, eager=True).alias("source"),
+            pl.Series("offset", offsets),
+            pl.repeat(modified, len(starts), dtype=SCHEMA["observed_timestamp"], eager=True).alias("observed_timestamp"),
+        ]
+    )
+
+
+def _lines(block: bytes) -> tuple[Positions, Positions]:
+    data = np.frombuffer(block, np.uint8)
+    ends = positions(data, _NEWLINE)
+    if block[-1] != _NEWLINE:
+        ends = np.append(ends, len(block))
+    starts = np.zeros(len(ends), np.int64)
+    starts[1:] = ends[:-1] + 1
+    if b"\r" in block:
+        ends = ends - ((data[np.maximum(ends - 1, 0)] == 13) & (ends > starts))
+    return starts, ends - starts
