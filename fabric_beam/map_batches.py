@@ -16,6 +16,7 @@ from fabric_beam import dead_letters, ledger
 from fabric_beam.batches import BatchOf, arrow_schema, event_time, from_batch, to_batch
 from fabric_beam.errors import FabricBeamError, RejectedRowsError, SchemaError, nearest
 from fabric_beam.kernel import Kernel, Split
+from fabric_beam.progress import PROGRESS
 from fabric_beam.rows import ToBatches
 
 DEAD_LETTERS = "dead_letters"
@@ -31,6 +32,8 @@ class MapBatches(beam.PTransform):  # type: ignore[misc]
     Args:
         kernel: a function from table to table (`fabric_beam.kernel.Kernel`). Subclasses leave it out and override
             `bind`, which makes the kernel once the input schema is known.
+        filters: whether the kernel may drop rows on purpose; the ledger counts those as filtered. Rows that another
+            kernel drops are rows lost, and the ledger does not balance.
 
     Input: batches of any schema, or a PCollection of schema'd rows (`beam.Row`, NamedTuple), batched by itself.
     Output: batches of the kernel's output schema, timestamped by the least event time in each.
@@ -46,9 +49,10 @@ class MapBatches(beam.PTransform):  # type: ignore[misc]
         [{'price': 10.0, 'gross': 12.0}, {'price': 20.0, 'gross': 24.0}]
     """
 
-    def __init__(self, kernel: Kernel | None = None) -> None:
+    def __init__(self, kernel: Kernel | None = None, *, filters: bool = False) -> None:
         super().__init__()
         self._kernel = kernel
+        self._filters = filters
         self._error_handler: ErrorHandler | None = None
 
     def bind(self, schema: pl.Schema) -> Kernel:
@@ -74,7 +78,7 @@ class MapBatches(beam.PTransform):  # type: ignore[misc]
         batches, hint = as_batches(pcoll)
         kernel, schema = infer(self.bind, hint, step)
         outputs = batches | "Kernel" >> beam.ParDo(
-            _Apply(kernel, step, event_time(schema), self._error_handler is not None)
+            _Apply(kernel, step, event_time(schema), self._error_handler is not None, self._filters)
         ).with_outputs(DEAD_LETTERS, main="kept")
         outputs.kept.element_type = BatchOf(schema)
         outputs[DEAD_LETTERS].element_type = BatchOf(arrow_schema(pl.DataFrame(schema=dead_letters.SCHEMA)))
@@ -123,11 +127,12 @@ def infer(bind: Callable[[pl.Schema], Kernel], hint: BatchOf, step: str) -> tupl
 class _Apply(beam.DoFn):  # type: ignore[misc]
     """Runs a kernel on each batch, counts its rows, and keeps the rejected ones apart."""
 
-    def __init__(self, kernel: Kernel, step: str, time_column: str | None, handled: bool) -> None:
+    def __init__(self, kernel: Kernel, step: str, time_column: str | None, handled: bool, filters: bool) -> None:
         self._kernel = kernel
         self._step = step
         self._time_column = time_column
         self._handled = handled
+        self._filters = filters
         self._account = ledger.Account(step)
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
@@ -139,9 +144,14 @@ class _Apply(beam.DoFn):  # type: ignore[misc]
                 letters = dead_letters.dead_letters(result.rejected, self._step)
                 if not self._handled:
                     raise RejectedRowsError(self._explain(letters))
+                PROGRESS.add(dead_letters=rejected)
                 yield beam.pvalue.TaggedOutput(DEAD_LETTERS, to_batch(letters))
             result = result.kept
-        self._account.count(rows_in=table.height, rows_out=result.height, rejected=rejected)
+        self._account.add("in", table.height)
+        self._account.add("out", result.height)
+        self._account.add("rejected", rejected)
+        if self._filters:
+            self._account.add("filtered", table.height - result.height - rejected)
         if result.height:
             yield timestamped(result, self._time_column)
 

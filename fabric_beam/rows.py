@@ -98,7 +98,10 @@ class _Pack(beam.DoFn):  # type: ignore[misc]
             table, letters = self._table(dicts), []
         except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):
             table, letters = self._row_by_row(dicts)
-        self._account.count(rows_in=len(dicts), rows_out=table.height, rejected=len(letters))
+        self._account.add("read", len(dicts))
+        self._account.add("in", len(dicts))
+        self._account.add("out", table.height)
+        self._account.add("rejected", len(letters))
         if letters:
             if not self._handled:
                 raise RejectedRowsError(

@@ -10,53 +10,158 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-Bytes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
 
-#: A view of at most this many bytes holds its text itself (Arrow columnar format, variable-size binary view layout).
+#: A view of at most this many bytes holds its text itself.
 _INLINE = 12
-#: For a text of 0 to 12 bytes: which bytes of each of the view's three words belong to it.
-_MASKS = np.array(
-    [[(1 << 8 * min(max(length - 4 * word, 0), 4)) - 1 for word in range(3)] for length in range(_INLINE + 1)],
-    dtype=np.uint32,
-)
+#: For 0 to 8 bytes: a word with all the bits of that many low bytes set.
+LOW_BYTES: Words = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
+_ONES, _HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
-def cut(buffer: pa.Buffer, starts: Positions, lengths: Positions, valid: npt.NDArray[np.bool_] | None = None) -> pl.Series:
-    """Make a String column of pieces of a buffer, without copying them.
+class Text:
+    """A block of text, read eight bytes at a time at any place, and cut into columns without copying.
 
     Args:
-        buffer: valid UTF-8; every piece must begin and end between characters.
-        starts: each piece's first byte in the buffer.
-        lengths: each piece's length in bytes.
-        valid: false where the value is null; None if none is.
-
-    Returns:
-        One string per piece.
+        buffer: valid UTF-8.
 
     Example:
-        >>> cut(pa.py_buffer(b"GET /index"), np.array([0, 4]), np.array([3, 6])).to_list()
+        >>> text = Text(pa.py_buffer(b"GET /index"))
+        >>> text.cut(np.array([0, 4]), np.array([3, 6])).to_list()
         ['GET', '/index']
-
-    Source: https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
+        >>> text.positions(" ").tolist()
+        [3]
     """
-    rows = len(starts)
-    views = np.empty((rows, 4), np.uint32)
-    views[:, 0] = lengths
-    short = lengths <= _INLINE
-    if short.all():
-        views[:, 1:] = _words(buffer, starts, 3) & _MASKS[lengths]
-    else:
-        views[:, 1] = _words(buffer, starts, 1)[:, 0]
-        views[:, 2] = 0
-        views[:, 3] = starts
+
+    def __init__(self, buffer: pa.Buffer) -> None:
+        self._buffer = buffer
+        # Zeros behind the text let every place of it be read as a whole word.
+        self._words = np.zeros(buffer.size // 8 + 3, np.uint64)
+        self.bytes = self._words.view(np.uint8)
+        self.bytes[: buffer.size] = np.frombuffer(buffer, np.uint8)
+
+    def load(self, at: Positions) -> Words:
+        """The eight bytes at each place, the first in the lowest bits; zeros past the end."""
+        index = at >> 3
+        shift = ((at & 7) << 3).astype(np.uint64)
+        high = self._words[index + 1]
+        high <<= np.uint64(1)
+        high <<= np.uint64(63) - shift
+        low = self._words[index]
+        low >>= shift
+        low |= high
+        return low
+
+    def positions(self, character: str) -> Positions:
+        """Where an ASCII character occurs, in order.
+
+        Looks at whole words first: numpy's `flatnonzero` costs a nanosecond a byte, and most bytes are others.
+        """
+        hits = self.bytes == ord(character)
+        words = np.flatnonzero(hits.view(np.uint64))
+        inside = np.flatnonzero(hits.reshape(-1, 8)[words])
+        found = words[inside >> 3]
+        found <<= 3
+        found += inside & 7
+        return found
+
+    def cut(self, starts: Positions, lengths: Positions, valid: Mask | None = None) -> pl.Series:
+        """Make a String column of pieces of the text.
+
+        Args:
+            starts: each piece's first byte.
+            lengths: each piece's length in bytes; pieces must begin and end between characters.
+            valid: false where the value is null; None if none is.
+
+        Returns:
+            One string per piece.
+
+        Source: https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
+        """
+        views = np.empty((len(starts), 2), np.uint64)
+        size = lengths.astype(np.uint64)
+        head = self.load(starts)
+        short = lengths <= _INLINE
         if short.any():
-            at = np.flatnonzero(short)
-            views[at, 1:] = _words(buffer, starts[at], 3) & _MASKS[lengths[at]]
-    bitmap = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    series = pl.from_arrow(_view_array(rows, bitmap, pa.py_buffer(views), buffer))
-    assert isinstance(series, pl.Series)
-    return series
+            at = slice(None) if short.all() else np.flatnonzero(short)
+            head[at] &= LOW_BYTES[np.minimum(lengths[at], 8)]
+        views[:, 0] = size | (head << np.uint64(32))
+        views[:, 1] = starts.astype(np.uint64) << np.uint64(32)
+        if short.any():
+            tail = self.load(starts[at] + 8) & LOW_BYTES[np.maximum(lengths[at] - 8, 0)]
+            views[at, 1] = (head[at] >> np.uint64(32)) | (tail << np.uint64(32))
+        bitmap = None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+        series = pl.from_arrow(_view_array(len(starts), bitmap, pa.py_buffer(views), self._buffer))
+        assert isinstance(series, pl.Series)
+        return series
+
+
+def pieces(column: pl.Series) -> tuple[Text, Positions, Positions]:
+    """Where a String column's bytes lie: the inverse of `Text.cut`.
+
+    Args:
+        column: strings without nulls.
+
+    Returns:
+        The text, and each string's start and length in it. The strings are not copied into it where they already lie in
+        one buffer, as the lines of a file's block do.
+
+    Example:
+        >>> text, starts, lengths = pieces(pl.Series(["a line that is long enough", "b"]))
+        >>> [bytes(text.bytes[start : start + length]) for start, length in zip(starts, lengths)]
+        [b'a line that is long enough', b'b']
+    """
+    array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    buffers = array.buffers()
+    if len(buffers) == 3:
+        views = np.frombuffer(buffers[1], np.uint32).reshape(-1, 4)[array.offset : array.offset + len(array)]
+        if (views[:, 0] > _INLINE).all() and not views[:, 2].any():
+            return Text(buffers[2]), views[:, 3].astype(np.int64), views[:, 0].astype(np.int64)
+    flat = column.to_arrow(compat_level=pl.CompatLevel.oldest())
+    offsets = np.frombuffer(flat.buffers()[1], np.int64)[flat.offset : flat.offset + len(flat) + 1]
+    return Text(flat.buffers()[2]), offsets[:-1].copy(), np.diff(offsets)
+
+
+def first_byte(words: Words, character: str) -> Positions:
+    """The place, 0 to 7, of the first byte of each word that is an ASCII character; 8 where none is.
+
+    Source: Warren, Hacker's Delight, 2nd ed., section 6-1 (finding the first zero byte).
+
+    Example:
+        >>> first_byte(np.frombuffer(b"GET /abcno_space", np.uint64), " ").tolist()
+        [3, 8]
+    """
+    differ = words ^ (_ONES * np.uint64(ord(character)))
+    zero = (differ - _ONES) & ~differ & _HIGH_BITS
+    return (np.bitwise_count((zero - np.uint64(1)) & ~zero) >> 3).astype(np.int64)
+
+
+def are_digits(words: Words, mask: int = 2**64 - 1) -> Mask:
+    """Whether the bytes under a mask (0xFF for each that counts) are all ASCII digits.
+
+    Example:
+        >>> are_digits(np.frombuffer(b"12345678", np.uint64)).tolist()
+        [True]
+    """
+    places = np.uint64(mask)
+    threes = (words & places & np.uint64(0xF0F0F0F0F0F0F0F0)) == (places & np.uint64(0x3030303030303030))
+    nines = ((words & np.uint64(0x0F0F0F0F0F0F0F0F)) + np.uint64(0x0606060606060606)) & places
+    return threes & ((nines & np.uint64(0x1010101010101010)) == 0)  # type: ignore[no-any-return]
+
+
+def eight_digits(words: Words) -> Positions:
+    """The numbers that words of eight ASCII digits spell.
+
+    Example:
+        >>> eight_digits(np.frombuffer(b"00001234", np.uint64)).tolist()
+        [1234]
+    """
+    words = words & np.uint64(0x0F0F0F0F0F0F0F0F)
+    words = (words * np.uint64(10) + (words >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
+    words = (words * np.uint64(100) + (words >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
+    return ((words * np.uint64(10000) + (words >> np.uint64(32))) & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 class _ArrowArray(ctypes.Structure):
@@ -76,7 +181,7 @@ class _ArrowArray(ctypes.Structure):
     )
 
 
-def _view_array(rows: int, bitmap: pa.Buffer | None, views: pa.Buffer, data: pa.Buffer) -> pa.Array:
+def _view_array(rows: int, bitmap: pa.Buffer | None, views: pa.Buffer, data: pa.Buffer) -> Any:
     """A string_view array over buffers, which `pa.Array.from_buffers` does not make in pyarrow 16.
 
     An array of another type lends its ownership of the same buffers; only the description handed over is a view's.
@@ -92,68 +197,3 @@ def _view_array(rows: int, bitmap: pa.Buffer | None, views: pa.Buffer, data: pa.
         bitmap.address if bitmap else None, views.address, data.address, ctypes.addressof(sizes)
     )
     return pa.Array._import_from_c(ctypes.addressof(struct), pa.string_view())
-
-
-def _words(buffer: pa.Buffer, starts: Positions, count: int) -> npt.NDArray[np.uint32]:
-    """The little-endian 32-bit words at each start; bytes past the end of the buffer read as zero."""
-    size = buffer.size
-    words = np.empty((len(starts), count), np.uint32)
-    if size < 4 * count:
-        buffer, size = pa.py_buffer(bytes(buffer) + bytes(4 * count)), size + 4 * count
-    inside = np.minimum(starts, size - 4 * count)
-    for word in range(count):
-        words[:, word] = unaligned(buffer, np.uint32, 4 * word)[inside]
-    for row in np.flatnonzero(inside != starts):
-        tail = bytes(buffer[int(starts[row]) :]).ljust(4 * count, b"\0")[: 4 * count]
-        words[row] = np.frombuffer(tail, "<u4")
-    return words
-
-
-def unaligned(buffer: pa.Buffer, dtype: Any, shift: int = 0) -> npt.NDArray[Any]:
-    """A buffer as the integers that begin at each of its bytes, `shift` bytes on."""
-    itemsize = np.dtype(dtype).itemsize
-    return np.ndarray((max(buffer.size - itemsize - shift + 1, 0),), dtype, buffer, shift, (1,))
-
-
-def pieces(column: pl.Series) -> tuple[pa.Buffer, Positions, Positions]:
-    """Where a String column's bytes lie: the inverse of `cut`.
-
-    Args:
-        column: strings without nulls.
-
-    Returns:
-        One buffer, and each string's start and length in it. Nothing is copied where the strings already lie in order
-        in one buffer, as the lines of a file do.
-
-    Example:
-        >>> buffer, starts, lengths = pieces(pl.Series(["a line that is long enough", "b"]))
-        >>> [bytes(buffer)[s : s + n] for s, n in zip(starts, lengths)]
-        [b'a line that is long enough', b'b']
-    """
-    array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    buffers = array.buffers()
-    if len(buffers) == 3:
-        views = np.frombuffer(buffers[1], np.uint32).reshape(-1, 4)[array.offset : array.offset + len(array)]
-        if (views[:, 0] > _INLINE).all() and not views[:, 2].any():
-            return buffers[2], views[:, 3].astype(np.int64), views[:, 0].astype(np.int64)
-    flat = column.to_arrow(compat_level=pl.CompatLevel.oldest())
-    offsets = np.frombuffer(flat.buffers()[1], np.int64)[flat.offset : flat.offset + len(flat) + 1]
-    return flat.buffers()[2], offsets[:-1].copy(), np.diff(offsets)
-
-
-def positions(data: Bytes, byte: int) -> Positions:
-    """Where a byte occurs, in order.
-
-    Looks at eight bytes at a time first: numpy's `flatnonzero` costs a nanosecond a byte, and most bytes are others.
-
-    Example:
-        >>> positions(np.frombuffer(b"a b c", np.uint8), ord(" ")).tolist()
-        [1, 3]
-    """
-    whole = len(data) // 8 * 8
-    hits = data[:whole] == byte
-    words = np.flatnonzero(hits.view(np.uint64))
-    inside = np.flatnonzero(hits.reshape(-1, 8)[words])
-    found = (words[inside >> 3] << 3) + (inside & 7)
-    tail = np.flatnonzero(data[whole:] == byte)
-    return np.concatenate([found, tail + whole]) if len(tail) else found

@@ -17,7 +17,7 @@ from fabric_beam.endpoints import Endpoint, step
 from fabric_beam.errors import InputError
 from fabric_beam.io import files
 from fabric_beam.progress import PROGRESS
-from fabric_beam.views import Positions, cut, positions
+from fabric_beam.views import Positions, Text
 
 SCHEMA = pl.Schema(
     {
@@ -175,17 +175,16 @@ def table_of_lines(block: bytes, offset: int, source: str, modified: datetime | 
         >>> table_of_lines(b"one\\r\\ntwo", 100, "a.log", None).select("body", "offset").rows()
         [('one', 100), ('two', 105)]
     """
-    starts, lengths = _lines(block)
+    text, starts, lengths = _lines(block)
     offsets = starts + offset
     if not block.isascii():
         try:
             block.decode()
         except UnicodeDecodeError:
-            block = block.decode(errors="replace").encode()
-            starts, lengths = _lines(block)
+            text, starts, lengths = _lines(block.decode(errors="replace").encode())
     return pl.DataFrame(
         [
-            cut(pa.py_buffer(block), starts, lengths).alias("body"),
+            text.cut(starts, lengths).alias("body"),
             pl.repeat(source, len(starts), dtype=pl.String, eager=True).alias("source"),
             pl.Series("offset", offsets),
             pl.repeat(modified, len(starts), dtype=SCHEMA["observed_timestamp"], eager=True).alias("observed_timestamp"),
@@ -193,13 +192,13 @@ def table_of_lines(block: bytes, offset: int, source: str, modified: datetime | 
     )
 
 
-def _lines(block: bytes) -> tuple[Positions, Positions]:
-    data = np.frombuffer(block, np.uint8)
-    ends = positions(data, _NEWLINE)
+def _lines(block: bytes) -> tuple[Text, Positions, Positions]:
+    text = Text(pa.py_buffer(block))
+    ends = text.positions("\n")
     if block[-1] != _NEWLINE:
         ends = np.append(ends, len(block))
     starts = np.zeros(len(ends), np.int64)
     starts[1:] = ends[:-1] + 1
     if b"\r" in block:
-        ends = ends - ((data[np.maximum(ends - 1, 0)] == 13) & (ends > starts))
-    return starts, ends - starts
+        ends = ends - ((text.bytes[np.maximum(ends - 1, 0)] == 13) & (ends > starts))
+    return text, starts, ends - starts

@@ -101,9 +101,10 @@ class _SaveElements(beam.DoFn):  # type: ignore[misc]
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def process(self, element: Any) -> None:
+    def process(self, element: Any) -> list[None]:
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".pickle", delete=False) as file:
             pickle.dump(element, file)
+        return []
 
 
 def _load(folder: Path) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
@@ -9,10 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from fabric_beam.kernel import Split, reject
-from fabric_beam.views import Bytes, Positions, cut, pieces, unaligned
+from fabric_beam.views import LOW_BYTES, Mask, Positions, Text, Words, are_digits, eight_digits, first_byte, pieces
 
 _QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _COMMON = r"^(\S+) (\S+) (.+?) \[([^\]]+)\] " + _QUOTED + r" (\d{3}) (\d+|-)"
@@ -30,8 +30,6 @@ _FIELDS = {
     "user_agent.original": pl.String(),
 }
 _TIME = len("17/May/2015:10:05:03 +0000")
-_DIGITS = 10
-_MAX_METHOD = 7
 
 
 class AccessLog:
@@ -92,64 +90,57 @@ class AccessLog:
             reject(rejected, self.format, self._reason()) if rejected.height else reject(rejected, self.format, ""),
         )
 
-    def _cut(self, buffer: pa.Buffer, starts: Positions, lengths: Positions) -> tuple[pl.DataFrame, Positions]:
+    def _cut(self, text: Text, starts: Positions, lengths: Positions) -> tuple[pl.DataFrame, Positions]:
         """Fields of the lines of the usual shape, and which lines those are."""
-        data = np.frombuffer(buffer, np.uint8)
-        rows, quotes = _quotes(data, starts, lengths, self._quotes)
-        ends = (starts + lengths)[rows]
-        starts = starts[rows]
-        first, second = quotes[:, 0], quotes[:, 1]
-        fits = (data[second - 1] != _BACKSLASH) & (first - starts > _TIME + 8)
-        fits &= (first - starts < 2**31) & (data[second + 1 - (second + 1 >= len(data))] == _SPACE)
+        rows, quotes = _quotes(text, starts, starts + lengths, self._quotes)
+        starts, ends = starts[rows], (starts + lengths)[rows]
+        first, second = quotes[:2]
+        stamp = first - len('[17/May/2015:10:05:03 +0000] ')
+        names = stamp - len(" - - ")
+        size = second + len('" 200 ')
+        size_ends = quotes[2] - 1 if self.format == "combined" else ends
+        # What follows reads at fixed distances from the quotes: lines that are too short for it are left out first.
+        fits = (names > starts) & (second - first >= len('"GET / HTTP/1.1')) & (size_ends > size) & (size_ends - size <= 8)
+        if not fits.all():
+            rows, quotes = rows[fits], quotes[:, fits]
+            starts, ends, stamp, names, size, size_ends = (x[fits] for x in (starts, ends, stamp, names, size, size_ends))
+            first, second = quotes[:2]
+
+        ok = (text.load(names) & LOW_BYTES[5]) == _word(" - - ")
+        ok &= _spaceless(text, starts, names - starts)
+        timestamp, is_time = _times(text, stamp)
+        method, is_request = _request(text, first + 1, second)
+        status, is_status = _status(text.load(second + 1))
+        sizes, is_number, is_size = _sizes(text.load(size_ends - 8), size_ends - size)
+        ok &= is_time & is_request & is_status & is_size
         if self.format == "combined":
-            third, fourth, fifth, sixth = (quotes[:, column] for column in range(2, 6))
-            fits &= (data[fourth - 1] != _BACKSLASH) & (data[sixth - 1] != _BACKSLASH) & (sixth + 1 == ends)
-            fits &= (fifth == fourth + 2) & (data[fourth + 1] == _SPACE) & (data[third - 1] == _SPACE)
-            size_end = third - 1
-        else:
-            size_end = ends
-        # What follows reads at fixed distances from the quotes, so lines where that would leave the line go first.
-        fits &= size_end - second > len(" 200 ")
-        rows, starts, first, second, size_end = (x[fits] for x in (rows, starts, first, second, size_end))
-        quotes = quotes[fits]
-
-        timestamp, ok = _times(buffer, data, first - _TIME - 2)
-        ok &= (data[first - 1] == _SPACE) & (data[first - 2] == _CLOSE) & (data[first - _TIME - 3] == _OPEN)
-        names = first - _TIME - 4
-        ok &= (data[names] == _SPACE) & (data[names - 1] == _DASH) & (data[names - 2] == _SPACE)
-        ok &= (data[names - 3] == _DASH) & (data[names - 4] == _SPACE) & (names - 4 > starts)
-        status = np.zeros(len(rows), np.int32)
-        for place in (2, 3, 4):
-            digit = data[second + place] - _ZERO
-            ok &= digit <= 9
-            status = status * 10 + digit
-        ok &= data[second + 5] == _SPACE
-        size, sized, ok_size = _integers(data, second + 6, size_end)
-        method, target, version, ok_request = _request(data, first + 1, second)
-        ok &= ok_size & ok_request
-
-        address = _lengths_to_space(data, starts, names - 4)
-        ok &= address == names - 4 - starts
+            _, _, third, fourth, fifth, sixth = quotes
+            byte = text.bytes
+            ok &= (byte[third - 1] == _SPACE) & (byte[fourth + 1] == _SPACE) & (fifth == fourth + 2) & (sixth + 1 == ends)
+            ok &= (byte[fourth - 1] != _BACKSLASH) & (byte[sixth - 1] != _BACKSLASH)
         if not ok.all():
-            rows, starts, first, second = rows[ok], starts[ok], first[ok], second[ok]
-            quotes, timestamp, status, size, sized = quotes[ok], timestamp[ok], status[ok], size[ok], sized[ok]
-            method, target, version, address = method[ok], target[ok], version[ok], address[ok]
+            rows, quotes, starts, names = rows[ok], quotes[:, ok], starts[ok], names[ok]
+            timestamp, method, status, sizes, is_number = (x[ok] for x in (timestamp, method, status, sizes, is_number))
+            first, second = quotes[:2]
+
+        target = first + method + 2
         columns = {
             "timestamp": pl.Series(timestamp).cast(_FIELDS["timestamp"]),
-            "client.address": cut(buffer, starts, address, ~((address == 1) & (data[starts] == _DASH))),
+            "client.address": _or_dash(text, starts, names - starts),
             "user.name": pl.repeat(None, len(rows), dtype=pl.String, eager=True),
-            "http.request.method": cut(buffer, first + 1, method),
-            "url.original": cut(buffer, first + 2 + method, target),
-            "network.protocol.version": cut(buffer, second - 3, version),
+            "http.request.method": text.cut(first + 1, method),
+            "url.original": text.cut(target, second - len(" HTTP/1.1") - target),
+            "network.protocol.version": text.cut(second - 3, np.full(len(rows), 3)),
             "http.response.status_code": pl.Series(status),
-            "http.response.body.size": pl.Series(size) if sized.all() else _nulls(size, sized),
+            "http.response.body.size": pl.Series(sizes),
         }
+        if not is_number.all():
+            number = pl.when(pl.Series(is_number)).then(columns["http.response.body.size"])
+            columns["http.response.body.size"] = pl.select(number).to_series()
         if self.format == "combined":
-            for name, start, end in (
-                ("http.request.header.referer", quotes[:, 2] + 1, quotes[:, 3]),
-                ("user_agent.original", quotes[:, 4] + 1, quotes[:, 5]),
-            ):
-                columns[name] = cut(buffer, start, end - start, ~((end - start == 1) & (data[start] == _DASH)))
+            _, _, third, fourth, fifth, sixth = quotes
+            columns["http.request.header.referer"] = _or_dash(text, third + 1, fourth - third - 1)
+            columns["user_agent.original"] = _or_dash(text, fifth + 1, sixth - fifth - 1)
         return pl.DataFrame(columns), rows
 
     def _match(self, table: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
@@ -188,106 +179,109 @@ class AccessLog:
         )
 
 
-_SPACE, _DASH, _OPEN, _CLOSE, _BACKSLASH, _QUOTE, _ZERO = (np.uint8(ord(c)) for c in ' -[]\\"0')
+_SPACE, _DASH, _BACKSLASH = (np.uint8(ord(character)) for character in " -\\")
 
 
-def _quotes(data: Bytes, starts: Positions, lengths: Positions, count: int) -> tuple[Positions, Positions]:
-    """The lines with exactly `count` quotes, and where their quotes are: (rows, positions of shape rows × count)."""
-    at = np.flatnonzero(data == _QUOTE)
-    ends = starts + lengths
+def _word(text: str) -> np.uint64:
+    """Up to eight ASCII characters as `Text.load` reads them."""
+    return np.uint64(int.from_bytes(text.encode(), "little"))
+
+
+_METHODS = [_word(name) for name in ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE")]
+
+
+def _quotes(text: Text, starts: Positions, ends: Positions, count: int) -> tuple[Positions, Positions]:
+    """The lines with exactly `count` quotes, and where their quotes are, as an array of count × lines."""
+    at = text.positions('"')
     if len(at) == count * len(starts):
-        table = at.reshape(-1, count)
-        if (table[:, 0] >= starts).all() and (table[:, -1] < ends).all():
+        table = np.ascontiguousarray(at.reshape(-1, count).T)
+        if (table[0] >= starts).all() and (table[-1] < ends).all():
             return np.arange(len(starts)), table
     before = np.searchsorted(at, starts)
     rows = np.flatnonzero(np.searchsorted(at, ends) - before == count)
-    return rows, at[before[rows, None] + np.arange(count)]
+    return rows, at[before[rows] + np.arange(count)[:, None]]
 
 
-def _integers(data: Bytes, starts: Positions, ends: Positions) -> tuple[Positions, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Decimal numbers or `-`: (values, which are numbers, which are one or the other)."""
-    lengths = ends - starts
-    values = np.zeros(len(starts), np.int64)
-    ok = (lengths > 0) & (lengths <= 18)
-    dash = (lengths == 1) & (data[starts] == _DASH)
-    longest = int(lengths.max(initial=0, where=ok))
-    inside = len(data) - 1
-    for place in range(longest):
-        digit = data[np.minimum(starts + place, inside)] - _ZERO
-        here = place < lengths
-        ok &= ~here | (digit <= 9) | dash
-        values = np.where(here, values * 10 + digit, values)
-    return values, ~dash, ok
+def _or_dash(text: Text, starts: Positions, lengths: Positions) -> pl.Series:
+    """Pieces of text, null where they are `-`."""
+    return text.cut(starts, lengths, (lengths != 1) | (text.bytes[starts] != _DASH))
 
 
-def _request(data: Bytes, starts: Positions, ends: Positions) -> tuple[Positions, Positions, Positions, npt.NDArray[np.bool_]]:
-    """Lengths of method, target and version of `METHOD target HTTP/x.y`, and which requests have that shape."""
-    ok = ends - starts > 3 + len("  HTTP/1.1")
-    method = np.zeros(len(starts), np.int64)
-    inside = len(data) - 1
-    letters = np.ones(len(starts), np.bool_)
-    for length in range(_MAX_METHOD + 1):
-        byte = data[np.minimum(starts + length, inside)]
-        open_ = method == 0
-        if not open_.any():
-            break
-        space = byte == _SPACE
-        method = np.where(open_ & space & letters & (length >= 3), length, method)
-        letters &= ((byte | 0x20) - np.uint8(ord("a"))) < 26
-    ok &= (method > 0) & (ends - starts >= method + len("  HTTP/1.1"))
-    ends = np.maximum(ends, 9)
-    for back, byte in zip(range(9, 4, -1), b" HTTP/"[:5], strict=True):
-        ok &= data[ends - back] == byte
-    ok &= (data[ends - 4] == ord("/")) & (data[ends - 2] == ord(".")) & (data[ends - 3] - _ZERO <= 9) & (data[ends - 1] - _ZERO <= 9)
-    target = ends - starts - method - len("  HTTP/1.1")
-    return method, target, np.full(len(starts), 3), ok
-
-
-def _lengths_to_space(data: Bytes, starts: Positions, limits: Positions) -> Positions:
-    """How many bytes from each start to the first space, up to each limit."""
-    lengths = limits - starts
-    found = lengths.copy()
-    inside = len(data) - 1
-    for place in range(int(lengths.max(initial=0))):
-        space = (data[np.minimum(starts + place, inside)] == _SPACE) & (place < found)
-        if space.any():
-            found = np.where(space, place, found)
-    return found
-
-
-def _nulls(values: Positions, valid: npt.NDArray[np.bool_]) -> pl.Series:
-    return pl.select(pl.when(pl.Series(valid)).then(pl.Series(values))).to_series()
-
-
-def _times(buffer: pa.Buffer, data: Bytes, starts: Positions) -> tuple[Positions, npt.NDArray[np.bool_]]:
-    """Microseconds since the epoch of `17/May/2015:10:05:03 +0000`, and which texts are such a time."""
+def _spaceless(text: Text, starts: Positions, lengths: Positions) -> Mask:
+    """Which pieces have no space in them."""
     ok = np.ones(len(starts), np.bool_)
-    clock = np.zeros(len(starts), np.int64)
-    for place, weight, limit in ((12, 36000, 2), (13, 3600, 9), (15, 600, 5), (16, 60, 9), (18, 10, 5), (19, 1, 9)):
-        digit = data[starts + place] - _ZERO
-        ok &= digit <= limit
-        clock += digit.astype(np.int64) * weight
-    ok &= clock < 86400
-    for place, byte in ((14, ":"), (17, ":"), (20, " ")):
-        ok &= data[starts + place] == ord(byte)
+    for place in range(0, int(lengths.max(initial=0)), 8):
+        ok &= first_byte(text.load(starts + place), " ") >= np.clip(lengths - place, 0, 8)
+    return ok
+
+
+def _status(words: Words) -> tuple[npt.NDArray[np.int32], Mask]:
+    """The number in ` 200 …`, and which words have that shape."""
+    ok = (words & np.uint64(0xFF000000FF)) == _word(" \0\0\0 ")
+    ok &= are_digits(words, 0xFFFFFF00)
+    digits = words & np.uint64(0x0F0F0F00)
+    number = ((digits >> np.uint64(8)) & np.uint64(15)) * np.uint64(100)
+    number += ((digits >> np.uint64(16)) & np.uint64(15)) * np.uint64(10) + (digits >> np.uint64(24))
+    return number.astype(np.int32), ok
+
+
+def _sizes(words: Words, lengths: Positions) -> tuple[Positions, Mask, Mask]:
+    """The numbers of 1 to 8 digits at the end of words, which of them are not `-`, and which are one or the other."""
+    outside = LOW_BYTES[8 - lengths]
+    digits = (words & ~outside) | (outside & np.uint64(0x3030303030303030))
+    number = are_digits(digits)
+    dash = (lengths == 1) & (words >> np.uint64(56) == _DASH)
+    return eight_digits(digits), ~dash, number | dash
+
+
+def _request(text: Text, starts: Positions, ends: Positions) -> tuple[Positions, Mask]:
+    """The length of the method of `METHOD target HTTP/x.y`, and which requests have that shape."""
+    head = text.load(starts)
+    method = first_byte(head, " ")
+    name = head & LOW_BYTES[method]
+    ok = name == _METHODS[0]
+    for known in _METHODS[1:]:
+        ok |= name == known
+    version = text.load(ends - len("HTTP/1.1"))
+    ok &= (version & np.uint64(0x00FF00FFFFFFFFFF)) == _word("HTTP/\0.")
+    ok &= are_digits(version, 0xFF00FF0000000000)
+    ok &= (text.bytes[ends - len(" HTTP/1.1")] == _SPACE) & (ends - starts >= method + len("  HTTP/1.1"))
+    return method, ok
+
+
+def _times(text: Text, starts: Positions) -> tuple[Positions, Mask]:
+    """Microseconds since the epoch of `[17/May/2015:10:05:03 +0000] "`, and which places have such a time."""
+    date, year, clock, zone = (text.load(starts + place) for place in (0, 8, 16, 22))
+    # The clock's digits and colons, `10:05:03 `, as one word of `10` and one of `05:03 `.
+    ok = (year >> np.uint64(56)) == ord(":")
+    ok &= (clock & np.uint64(0x0000FF0000FF0000)) == _word("\0\0:\0\0 ")
+    ok &= are_digits(year, 0x00FFFF0000000000) & are_digits(clock, 0x000000FFFF00FFFF)
+    hours, minutes, seconds = _two_digits(year >> np.uint64(40)), _two_digits(clock), _two_digits(clock >> np.uint64(24))
+    ok &= (hours < 24) & (minutes < 60) & (seconds < 60)
     # A log's date and zone change rarely: they are read once for each run of lines that share them.
-    date, year, zone, zone_end = (
-        unaligned(buffer, dtype, shift)[starts]
-        for dtype, shift in ((np.uint64, 0), (np.uint32, 8), (np.uint32, 21), (np.uint8, 25))
-    )
+    year = year & LOW_BYTES[5]
     changes = np.ones(len(starts), np.bool_)
-    changes[1:] = (date[1:] != date[:-1]) | (year[1:] != year[:-1]) | (zone[1:] != zone[:-1]) | (zone_end[1:] != zone_end[:-1])
+    changes[1:] = (date[1:] != date[:-1]) | (year[1:] != year[:-1]) | (zone[1:] != zone[:-1])
     heads = np.flatnonzero(changes)
-    days = [_midnight(bytes(data[start : start + 12]), bytes(data[start + 21 : start + _TIME])) for start in starts[heads]]
+    days = [_midnight(*words) for words in zip(date[heads].tolist(), year[heads].tolist(), zone[heads].tolist(), strict=True)]
     counts = np.diff(np.append(heads, len(starts)))
     ok &= np.repeat(np.array([day is not None for day in days], np.bool_), counts)
-    return (np.repeat(np.array([day or 0 for day in days], np.int64), counts) + clock) * 1_000_000, ok
+    midnight = np.repeat(np.array([day or 0 for day in days], np.int64), counts)
+    return (midnight + hours * 3600 + minutes * 60 + seconds) * 1_000_000, ok
+
+
+def _two_digits(words: Words) -> Positions:
+    tens, ones = words & np.uint64(15), (words >> np.uint64(8)) & np.uint64(15)
+    return (tens * np.uint64(10) + ones).astype(np.int64)
 
 
 @lru_cache(maxsize=4096)
-def _midnight(date: bytes, zone: bytes) -> int | None:
-    """Seconds since the epoch at the start of `17/May/2015:` in a zone such as `+0200`."""
+def _midnight(date: int, year: int, zone: int) -> int | None:
+    """Seconds since the epoch at the start of a day: words of `[17/May/`, `2015:` and `+0200] "`."""
+    raw = date.to_bytes(8, "little") + year.to_bytes(5, "little") + zone.to_bytes(8, "little")
+    if not re.fullmatch(rb'\[\d\d/[A-Z][a-z]{2}/\d{4}:[+-]\d{4}\] "', raw):
+        return None
     try:
-        return int(datetime.strptime((date + zone).decode(), "%d/%b/%Y:%z").astimezone(UTC).timestamp())
-    except ValueError:
+        return int(datetime.strptime(raw.decode(), '[%d/%b/%Y:%z] "').astimezone(UTC).timestamp())
+    except (ValueError, OverflowError):
         return None
