@@ -23,6 +23,7 @@ EXPRESSION = "expression"
 
 _ROW_WISE = {"BinaryExpr", "Cast", "Column", "Function", "Literal", "Ternary"}
 _COMPARISONS = {"Eq", "EqValidity", "NotEq", "NotEqValidity", "Lt", "LtEq", "Gt", "GtEq"}
+_VALUE = "\0value"
 _FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _TIMES = " Write a time as TIMESTAMP '2015-05-17T10:00:00Z'."
 
@@ -64,10 +65,10 @@ def compile_predicate(text: str, schema: pl.Schema) -> pl.Expr:
         schema: the columns that it may use.
 
     Returns:
-        A Boolean expression whose value differs from row to row.
+        A Boolean expression over at least one column.
 
     Raises:
-        UsageError: as `compile_expression`, and when it is not Boolean or is a constant.
+        UsageError: as `compile_expression`, and when it is not Boolean or uses no column.
 
     Example:
         >>> table = pl.DataFrame({"http.response.status_code": [200, 503]})
@@ -78,9 +79,28 @@ def compile_predicate(text: str, schema: pl.Schema) -> pl.Expr:
     result = _dtype(expression, schema)
     if result != pl.Boolean:
         refuse(text, f"A condition is needed, true or false for each row; this gives {result}.")
-    if pl.DataFrame(schema=schema).clear(2).select(expression).height != 2:
-        refuse(text, "It is the same for every row. Names stand bare or in \"…\"; '…' is text.")
+    if not expression.meta.root_names():
+        refuse(text, "It uses no column, so it is the same for every row. Names stand bare or in \"…\"; '…' is text.")
     return expression
+
+
+def evaluate(table: pl.DataFrame, expression: pl.Expr) -> pl.Series:
+    """The value of an expression for each row of a table.
+
+    Args:
+        table: the rows.
+        expression: an expression over its columns. A constant is repeated, and so is what Polars gives as one value for
+            them all, such as `COALESCE(size, 0) < 0.5` where every size is null.
+
+    Returns:
+        As many values as there are rows.
+
+    Example:
+        >>> evaluate(pl.DataFrame({"size": [None, None]}), pl.coalesce("size", 0)).to_list()
+        [0, 0]
+    """
+    values = table.select(expression).to_series()
+    return values if len(values) == table.height else values.new_from_index(0, table.height)
 
 
 def reject_failures(table: pl.DataFrame, kernel: Kernel, expressions: Sequence[pl.Expr] = ()) -> pl.DataFrame | Split:
@@ -124,7 +144,7 @@ def _without_unconvertible(table: pl.DataFrame, expression: pl.Expr) -> tuple[pl
     for cast in reversed(casts):  # the inner ones first
         operand, target = cast.meta.pop()[0], _dtype(cast, table.schema)
         try:
-            failed = table.select(operand.is_not_null() & operand.cast(target, strict=False).is_null()).to_series()
+            failed = evaluate(table, operand.is_not_null() & operand.cast(target, strict=False).is_null())
         except _FAILURES:
             continue
         if failed.any():
@@ -203,7 +223,8 @@ def _check_difference(text: str, node: pl.Expr, schema: pl.Schema) -> None:
     except pl.exceptions.PolarsError:
         return
     if dtype.is_unsigned_integer():
-        refuse(text, f"A difference of type {dtype} wraps round below 0: write CAST(… AS BIGINT) around its first part.")
+        problem = f"A difference of type {dtype} wraps round below 0: write CAST(… AS BIGINT) around its first part."
+        refuse(text, problem)
 
 
 def _nodes(node: pl.Expr) -> Iterator[tuple[pl.Expr, str, Any]]:
@@ -224,7 +245,7 @@ def _is_reduction(node: pl.Expr) -> bool:
 
 
 def _dtype(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
-    return pl.DataFrame(schema=schema).select(expression.alias("value")).schema["value"]
+    return pl.DataFrame(schema=schema).select(expression.alias(_VALUE)).schema[_VALUE]
 
 
 def _family(dtype: pl.DataType) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from fabric_beam import ledger
 from fabric_beam.batches import BatchOf, arrow_schema, to_batch
 from fabric_beam.endpoints import Endpoint, step
-from fabric_beam.errors import InputError
+from fabric_beam.errors import InputError, UsageError
 from fabric_beam.io import files
 from fabric_beam.progress import PROGRESS
 from fabric_beam.views import Positions, Text
@@ -64,6 +64,21 @@ class ReadLines(beam.PTransform):  # type: ignore[misc]
             endpoint.no_more_options()
         self.files = files.match([endpoint.path for endpoint in endpoints])
         self._limit = limit
+
+    def sample(self, lines: int = 1000) -> list[str]:
+        """The first lines of the first file that has any: what a format's schema is inferred from.
+
+        Raises:
+            UsageError: the input is standard input, which can be read but once.
+        """
+        for file in self.files:
+            if file.path == files.STDIN:
+                raise UsageError("A schema cannot be inferred from standard input: write it to a file first.")
+            with files.open_file(file) as handle:
+                for offset, block in blocks(handle, files.Split(file, 0, None)):
+                    table = table_of_lines(block, offset, file.path, file.modified)
+                    return [str(line) for line in table["body"].head(lines)]
+        return []
 
     def expand(self, pbegin: Any) -> beam.PCollection:
         label = step(pbegin.pipeline)

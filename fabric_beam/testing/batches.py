@@ -75,7 +75,7 @@ def _run(
     tables: pl.DataFrame | Sequence[pl.DataFrame], transform: beam.PTransform, folder: Path, *, handled: bool = False
 ) -> BatchOf:
     source = _Tables([tables] if isinstance(tables, pl.DataFrame) else tables)
-    options = PipelineOptions(direct_num_workers=1)
+    options = PipelineOptions(pickle_library="cloudpickle")
     with beam.Pipeline(runner=DirectRunner(), options=options) as p:
         if handled:
             with ErrorHandler(_Save(folder / "dead")) as handler:

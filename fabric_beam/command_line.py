@@ -1,0 +1,71 @@
+"""The command line of named pipelines: parsed and checked before Beam is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from fabric_beam.errors import UsageError, nearest
+
+RUNNERS = (
+    "DirectRunner",
+    "DataflowRunner",
+    "FlinkRunner",
+    "FnApiRunner",
+    "PortableRunner",
+    "PrismRunner",
+    "SparkRunner",
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that raises `UsageError` with the nearest option instead of printing its whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. See {self.prog} --help.")
+
+    def parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Parse arguments; those that are not ours must be Beam's.
+
+        Args:
+            argv: the arguments.
+
+        Returns:
+            Our options, and the arguments for Beam's `PipelineOptions`.
+
+        Raises:
+            UsageError: an option is neither ours nor Beam's, or a value is wrong.
+        """
+        options, rest = self.parse_known_args(argv)
+        known = {name for action in self._actions for name in action.option_strings if name.startswith("--")} | beam_options()
+        for argument in rest:
+            if not argument.startswith("-"):
+                continue
+            name = argument.partition("=")[0]
+            if name not in known:
+                close = nearest(name, known).partition(" Known:")[0]
+                close = close if close.startswith("Did you mean") else "See --help for ours; Beam's own are known too."
+                raise UsageError(f"There is no option {name}. {close}")
+        return options, rest
+
+
+def beam_options() -> set[str]:
+    """The names of Beam's own pipeline options, read from its source: importing it takes seconds."""
+    spec = find_spec("apache_beam")
+    assert spec is not None and spec.origin is not None
+    source = (Path(spec.origin).parent / "options" / "pipeline_options.py").read_text(encoding="utf-8")
+    return set(re.findall(r"""['"](--\w+)['"]""", source))
+
+
+def runner(name: str) -> str:
+    """Check the name of a runner, or the dotted path of a class.
+
+    Raises:
+        UsageError: there is no such runner.
+    """
+    if name not in RUNNERS and "." not in name:
+        raise UsageError(f"There is no runner {name!r}. {nearest(name, RUNNERS)}")
+    return name

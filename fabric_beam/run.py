@@ -1,0 +1,231 @@
+"""Run a named pipeline: progress while it runs, the ledger when it ends, an exit code that tells how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fabric_beam.errors import FabricBeamError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+    from fabric_beam.ledger import Ledger
+
+DONE, FAILED, USAGE, UNBALANCED = 0, 1, 2, 3
+
+_INTERVAL_SECONDS = 10.0
+
+
+def main(
+    parse: Callable[[Sequence[str]], tuple[Namespace, list[str]]],
+    build: Callable[[Any, Namespace], Callable[[Ledger, float], list[str]] | None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run a named pipeline from its command line.
+
+    Args:
+        parse: takes the arguments; returns the pipeline's options, among them `runner`, `dry_run`, `ledger` (a path or
+            empty) and `debug`, and Beam's arguments.
+        build: assembles the pipeline; what it returns, if anything, is called with the ledger and the seconds once the
+            run is over, and returns lines for the summary.
+        argv: the arguments; those of the process by default.
+
+    Returns:
+        The exit code: 0 done and balanced, 1 failed, 2 usage, 3 the ledger does not balance.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options, beam_arguments = parse(arguments)
+        return _run(build, options, beam_arguments)
+    except KeyboardInterrupt:
+        _say("interrupted: nothing was put in place.")
+        # Worker threads would go on reading to the end; what they write is already gone.
+        sys.stderr.flush()
+        os._exit(130)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        cause = _cause(error)
+        _say(f"error: {_message(cause)}")
+        if not isinstance(cause, FabricBeamError):
+            _say("This was not expected. --debug shows where it happened.")
+        return USAGE if isinstance(cause, UsageError) else FAILED
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of ours behind what Beam raised, if there is one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, FabricBeamError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+def _message(error: BaseException) -> str:
+    text = str(error).partition(" [while running '")[0]
+    return text if isinstance(error, FabricBeamError) else f"{type(error).__name__}: {text}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str]) -> int:
+    if not options.debug:
+        warnings.filterwarnings("ignore")
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from fabric_beam import graph
+    from fabric_beam.io.file_sink import FileSink
+    from fabric_beam.ledger import Ledger
+    from fabric_beam.runners.direct import DirectRunner
+
+    # dill, the default of older Beam, loses the globals of `__main__`.
+    beam_options = PipelineOptions(beam_arguments, pickle_library="cloudpickle")
+    runner = DirectRunner() if options.runner == "DirectRunner" else options.runner
+    pipeline = beam.Pipeline(runner=runner, options=beam_options)
+    report = build(pipeline, options)
+    if options.dry_run:
+        for label, hint in graph.plan(pipeline):
+            print(label)
+            for field in hint.schema if hint else ():
+                print(f"    {field.name}: {field.type}")
+        return DONE
+
+    sinks = graph.sinks(pipeline)
+    file_sinks = [sink.sink for sink in sinks.values() if isinstance(sink.sink, FileSink)]
+    started = time.monotonic()
+    try:
+        for sink in file_sinks:
+            sink.prepare()
+        with _progress():
+            result = pipeline.run()
+            result.wait_until_finish()
+    except BaseException:
+        for sink in file_sinks:
+            sink.clean_up()
+        raise
+    seconds = time.monotonic() - started
+
+    datasets = {label: (sink.dataset, sink.url) for label, sink in sinks.items() if sink.dataset}
+    events = next((label for label, (dataset, _) in datasets.items() if dataset == "events"), "")
+    counters = result.metrics().query()["counters"]
+    ledger = Ledger.from_counters(counters, graph.path_to(pipeline, events) if events else [], datasets)
+    lines = report(ledger, seconds) if report else []
+    if options.ledger:
+        write_text(options.ledger, json.dumps({**ledger.as_dict(), "seconds": round(seconds, 3)}, indent=2))
+    _summarise(ledger, seconds, lines)
+    return UNBALANCED if ledger.problems() else DONE
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file, whole or not at all, making its folder.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}. Check the folder and its permissions.") from error
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[None]:
+    """A bar on a terminal, a line at intervals elsewhere, for as long as the run lasts."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_bar if sys.stderr.isatty() else _lines, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _bar(stop: threading.Event) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from fabric_beam.progress import PROGRESS
+
+    columns = (
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("{task.fields[rows]:,} rows"),
+        TextColumn("{task.fields[speed]:,.0f} rows/s"),
+        TextColumn("{task.fields[dead]:,} dead letters"),
+        TimeRemainingColumn(),
+    )
+    started = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, rows=0, speed=0, dead=0)
+        while not stop.wait(0.2):
+            speed = PROGRESS.rows / max(time.monotonic() - started, 1e-9)
+            bar.update(
+                task,
+                total=PROGRESS.total or None,
+                completed=PROGRESS.bytes,
+                rows=PROGRESS.rows,
+                speed=speed,
+                dead=PROGRESS.dead_letters,
+            )
+
+
+def _lines(stop: threading.Event) -> None:
+    from fabric_beam.progress import PROGRESS
+
+    started = time.monotonic()
+    while not stop.wait(_INTERVAL_SECONDS):
+        seconds = time.monotonic() - started
+        share = f" ({PROGRESS.bytes / PROGRESS.total:.0%})" if PROGRESS.total else ""
+        _say(
+            f"{seconds:.0f} s: {PROGRESS.rows:,} rows, {PROGRESS.rows / seconds:,.0f} rows/s, {PROGRESS.bytes / 1e6:,.0f} MB"
+            f"{share}, {PROGRESS.dead_letters:,} dead letters"
+        )
+
+
+def _summarise(ledger: Ledger, seconds: float, lines: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True)
+    read = ledger.count("read")
+    table = Table(title=f"{read:,} rows in {seconds:.1f} s ({read / max(seconds, 1e-9):,.0f} rows/s)")
+    table.add_column("step")
+    for role in ("in", "out", "filtered", "rejected"):
+        table.add_column(role, justify="right")
+    for step in ledger.path:
+        roles = ledger.steps.get(step, {})
+        if "in" in roles:
+            table.add_row(step, *(f"{roles.get(role, 0):,}" for role in ("in", "out", "filtered", "rejected")))
+    console.print(table)
+    for dataset, urls in ledger.written.items():
+        for url, rows in urls.items():
+            console.print(f"{dataset}: {rows:,} rows to {url}", markup=False, highlight=False)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    problems = ledger.problems()
+    for problem in problems:
+        console.print(f"NOT BALANCED: {problem}", style="bold red", markup=False)
+    if not problems:
+        console.print("The ledger balances: every row is accounted for.", style="green")

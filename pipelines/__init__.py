@@ -1,0 +1,1 @@
+"""Named pipelines, one file each: `python -m pipelines` lists them."""

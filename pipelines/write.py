@@ -1,0 +1,50 @@
+"""WriteDataset and WriteDeadLetters: a dataset to each of its sinks."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+import apache_beam as beam
+
+from fabric_beam import WriteTo
+
+if TYPE_CHECKING:
+    from pipelines.report import Report
+
+
+class WriteDataset(beam.PTransform):  # type: ignore[misc]
+    """Write a dataset to each of the sinks that were asked for.
+
+    Args:
+        dataset: `events`, `metrics`, `alerts` or `dead_letters`.
+        options: `sinks` (dataset → URLs) and `job`.
+    """
+
+    def __init__(self, dataset: str, options: Namespace) -> None:
+        super().__init__(f"Write({dataset})")
+        self._dataset = dataset
+        self._options = options
+
+    def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
+        for url in dict.fromkeys(self._options.sinks[self._dataset]):
+            pcoll | WriteTo(url, dataset=self._dataset, job=self._options.job)
+        return pcoll
+
+
+class WriteDeadLetters(beam.PTransform):  # type: ignore[misc]
+    """Write dead letters to their sinks, and a sample of them to the report.
+
+    Args:
+        options: `sinks` and `job`.
+        report: what tells of them.
+    """
+
+    def __init__(self, options: Namespace, report: Report) -> None:
+        super().__init__("DeadLetters")
+        self._options = options
+        self._report = report
+
+    def expand(self, letters: beam.PCollection) -> beam.PCollection:
+        self._report.explain(letters)
+        return letters | WriteDataset("dead_letters", self._options)
