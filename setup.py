@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    "flink": ["apache-flink==2.3.0"],
+    "flink": ["apache-flink==2.3.0; python_version < '3.13'"],
     "spark": ["pyspark>=4.1,<5"],
     "sklearn": ["scikit-learn>=1.5"],
 }
@@ -22,7 +22,9 @@ setup(
     package_data={"": ["py.typed", "*.html", "*.yaml", "*.css", "*.js"]},
     install_requires=[
         "apache-beam[gcp]>=2.61,<3",
-        "polars>=1.30",
+        "jinja2>=3",
+        "numpy>=2",
+        "polars>=2",
         "pyarrow>=16.1,<26",
         "pyyaml>=6",
         "rich>=13",

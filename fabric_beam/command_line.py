@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -60,12 +61,31 @@ def beam_options() -> set[str]:
     return set(re.findall(r"""['"](--\w+)['"]""", source))
 
 
+def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
+    """An argparse type that takes one of some names.
+
+    Args:
+        what: what the names are of, for the message.
+        known: the names.
+
+    Example:
+        >>> one_of("format", ["combined", "json"])("jsn")
+        Traceback (most recent call last):
+        fabric_beam.errors.UsageError: There is no format 'jsn'. Did you mean 'json'? Known: combined, json.
+    """
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise UsageError(f"There is no {what} {name!r}. {nearest(name, known)}")
+        return name
+
+    return check
+
+
 def runner(name: str) -> str:
     """Check the name of a runner, or the dotted path of a class.
 
     Raises:
         UsageError: there is no such runner.
     """
-    if name not in RUNNERS and "." not in name:
-        raise UsageError(f"There is no runner {name!r}. {nearest(name, RUNNERS)}")
-    return name
+    return name if "." in name else one_of("runner", RUNNERS)(name)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fabric_beam.run import main
-from pipelines.options import parse_logs
+from pipelines.parts.options import parse_logs
 
 
 def build(p: Any, options: Namespace) -> Callable[..., list[str]]:
@@ -19,7 +19,7 @@ def build(p: Any, options: Namespace) -> Callable[..., list[str]]:
 
     Args:
         p: a Beam pipeline.
-        options: what `pipelines.options.parse_logs` returns.
+        options: what `pipelines.parts.options.parse_logs` returns.
 
     Returns:
         What writes the report once the run is over (`fabric_beam.run.main`).
@@ -28,8 +28,8 @@ def build(p: Any, options: Namespace) -> Callable[..., list[str]]:
     from apache_beam.transforms.error_handling import ErrorHandler
 
     from fabric_beam import MapBatches, Read
-    from pipelines.report import Report
-    from pipelines.write import WriteDataset, WriteDeadLetters
+    from pipelines.parts.report import Report
+    from pipelines.parts.write import WriteDataset, WriteDeadLetters
     from transforms import Aggregate, AnomalyScore, Enrich, Filter, Normalize, Parse, Validate
     from transforms.detectors import DETECTORS
 

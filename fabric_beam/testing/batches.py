@@ -40,6 +40,15 @@ class _Tables(beam.PTransform):  # type: ignore[misc]
         return pbegin | beam.Create(batches, reshuffle=False).with_output_types(BatchOf(arrow_schema(self._tables[0])))
 
 
+def read_all(source: beam.PTransform) -> pl.DataFrame:
+    """Run a source by DirectRunner and return all of its rows, as one table."""
+    with tempfile.TemporaryDirectory() as folder:
+        with beam.Pipeline(runner=DirectRunner(), options=_options()) as p:
+            out = p | source
+            out | "Save" >> _Save(Path(folder))
+        return pl.concat([out.element_type.empty(), *(from_batch(element) for element in _load(Path(folder)))])
+
+
 def run(tables: pl.DataFrame | Sequence[pl.DataFrame], transform: beam.PTransform) -> list[Any]:
     """Run a transform on batches by DirectRunner and return the elements that come out.
 
@@ -71,12 +80,16 @@ def collect_with_dead_letters(
         return pl.concat([schema.empty(), *kept]), pl.concat([pl.DataFrame(schema=SCHEMA), *letters])
 
 
+def _options() -> PipelineOptions:
+    # dill, the default of older Beam, does not pickle what a test defines.
+    return PipelineOptions([], pickle_library="cloudpickle")
+
+
 def _run(
     tables: pl.DataFrame | Sequence[pl.DataFrame], transform: beam.PTransform, folder: Path, *, handled: bool = False
 ) -> BatchOf:
     source = _Tables([tables] if isinstance(tables, pl.DataFrame) else tables)
-    options = PipelineOptions(pickle_library="cloudpickle")
-    with beam.Pipeline(runner=DirectRunner(), options=options) as p:
+    with beam.Pipeline(runner=DirectRunner(), options=_options()) as p:
         if handled:
             with ErrorHandler(_Save(folder / "dead")) as handler:
                 out = p | source | "Transform" >> transform.with_error_handler(handler)

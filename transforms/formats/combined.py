@@ -15,8 +15,8 @@ from fabric_beam.kernel import Split, reject
 from fabric_beam.views import LOW_BYTES, Mask, Positions, Text, Words, are_digits, eight_digits, first_byte, pieces
 
 _QUOTED = r'"((?:[^"\\]|\\.)*)"'
-_COMMON = r"^(\S+) (\S+) (.+?) \[([^\]]+)\] " + _QUOTED + r" (\d{3}) (\d+|-)"
-_REQUEST = r"^([A-Za-z]{3,16}) (.*) HTTP/(\d\.\d)$"
+_COMMON = r"^(\S+) (\S+) (.+?) \[([0-9]{2}/[A-Z][a-z]{2}/[12][0-9]{3}(?::[0-9]{2}){3} [+-][0-9]{4})\] " + _QUOTED + r" ([0-9]{3}) ([0-9]+|-)"
+_REQUEST = r"^([A-Za-z]{3,16}) (.*) HTTP/([0-9]\.[0-9])$"
 _FIELDS = {
     "timestamp": pl.Datetime("us", "UTC"),
     "client.address": pl.String(),
@@ -279,7 +279,7 @@ def _two_digits(words: Words) -> Positions:
 def _midnight(date: int, year: int, zone: int) -> int | None:
     """Seconds since the epoch at the start of a day: words of `[17/May/`, `2015:` and `+0200] "`."""
     raw = date.to_bytes(8, "little") + year.to_bytes(5, "little") + zone.to_bytes(8, "little")
-    if not re.fullmatch(rb'\[\d\d/[A-Z][a-z]{2}/\d{4}:[+-]\d{4}\] "', raw):
+    if not re.fullmatch(rb'\[\d\d/[A-Z][a-z]{2}/[12]\d{3}:[+-]\d{4}\] "', raw):
         return None
     try:
         return int(datetime.strptime(raw.decode(), '[%d/%b/%Y:%z] "').astimezone(UTC).timestamp())

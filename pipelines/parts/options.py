@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fabric_beam.command_line import Parser, runner
+from fabric_beam.command_line import Parser, one_of, runner
 from fabric_beam.errors import InputError, UsageError, nearest
 from transforms.formats import FORMATS
 
@@ -38,7 +38,7 @@ def logs_parser() -> Parser:
     )
     add = parser.add_argument_group("input and output").add_argument
     add("--input", nargs="+", action="extend", metavar="PATTERN", required=True, help="paths, globs, folders, URLs, or -")
-    add("--format", choices=FORMATS, default="combined", help="%(choices)s (%(default)s)", metavar="FORMAT")
+    add("--format", type=one_of("format", FORMATS), default="combined", help=f"{', '.join(FORMATS)} (%(default)s)")
     add("--pattern", metavar="REGEX", help="for --format regex: named groups become columns, __ in a name stands for .")
     add("--year", type=int, metavar="YYYY", help="for syslog times without a year (the file's date)")
     add("--zone", default="UTC", metavar="ZONE", help="for times without a zone (UTC)")
@@ -61,7 +61,8 @@ def logs_parser() -> Parser:
     add("--window", default="1m", metavar="SIZE", help="windows of the metrics: 30s, 1m, or sliding 5m/1m (%(default)s)")
     add("--by", nargs="+", default=["service.name"], metavar="COLUMN", help="series of the metrics (service.name)")
     add("--measure", action="append", metavar="MEASURE", help="such as count or 'p99(http.response.body.size)' (by format)")
-    add("--detector", choices=DETECTORS, default=DETECTORS[0], metavar="NAME", help="%(choices)s (%(default)s)")
+    detectors = one_of("detector", DETECTORS)
+    add("--detector", type=detectors, default=DETECTORS[0], help=f"{', '.join(DETECTORS)} (%(default)s)")
     add("--keep_original", action="store_true", help="write the original line with each event, as log.record.original")
 
     add = parser.add_argument_group("running").add_argument

@@ -10,7 +10,7 @@ import apache_beam as beam
 from fabric_beam import WriteTo
 
 if TYPE_CHECKING:
-    from pipelines.report import Report
+    from pipelines.parts.report import Report
 
 
 class WriteDataset(beam.PTransform):  # type: ignore[misc]

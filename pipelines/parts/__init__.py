@@ -1,0 +1,1 @@
+"""What pipelines are assembled from, beside the transforms: options, writing, the report."""
