@@ -1,0 +1,410 @@
+"""Syslog: what daemons write, field by field, and nothing lost whatever they write."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fabric_beam.errors import UsageError
+from fabric_beam.kernel import Split
+from transforms.formats.syslog import Syslog
+
+DATA = Path(__file__).parents[3] / "../shared/data"
+OBSERVED = datetime(2015, 6, 1, tzinfo=UTC)
+COLUMNS = {
+    "timestamp": pl.Datetime("us", "UTC"),
+    "severity_number": pl.Int32,
+    "severity_text": pl.String,
+    "host.name": pl.String,
+    "service.name": pl.String,
+    "process.pid": pl.Int64,
+    "syslog.facility.code": pl.Int32,
+    "syslog.severity.code": pl.Int32,
+    "syslog.msg.id": pl.String,
+    "syslog.structured_data": pl.String,
+    "body": pl.String,
+    "log.record.original": pl.String,
+}
+
+
+def table(lines: list[str | None], observed: datetime | None = OBSERVED) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "body": pl.Series(lines, dtype=pl.String),
+            "source": pl.Series(["file"] * len(lines), dtype=pl.String),
+            "offset": pl.Series(range(len(lines)), dtype=pl.Int64),
+            "observed_timestamp": pl.Series([observed] * len(lines), dtype=pl.Datetime("us", "UTC")),
+        }
+    )
+
+
+def parse(line: str, **options: Any) -> dict[str, Any]:
+    """The fields of one line that say something."""
+    split = Syslog(**options)(table([line]))
+    assert split.rejected.height == 0, split.rejected["message"][0]
+    row = split.kept.drop("source", "offset", "observed_timestamp", "log.record.original").row(0, named=True)
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def reason(line: str | None, **options: Any) -> str:
+    split = Syslog(**options)(table([line]))
+    assert split.kept.height == 0
+    assert split.rejected["rule"].to_list() == ["syslog"]
+    return str(split.rejected["message"][0])
+
+
+def check_nothing_is_lost(given: pl.DataFrame, split: Split) -> None:
+    """Kept and rejected rows are the given ones, in order, with the lines untouched."""
+    both = pl.concat(
+        [
+            split.kept.select("offset", "source", "observed_timestamp", body="log.record.original"),
+            split.rejected.select("offset", "source", "observed_timestamp", "body"),
+        ]
+    )
+    assert split.kept["offset"].is_sorted()
+    assert split.rejected["offset"].is_sorted()
+    assert both.sort("offset").equals(given.select(both.columns), null_equal=True)
+    assert split.kept.schema == {**COLUMNS, **given.drop("body").schema}
+    assert split.rejected.schema == {**given.schema, "rule": pl.String, "message": pl.String}
+    assert not split.rejected["message"].has_nulls()
+
+
+AT = datetime(2015, 3, 7, 13, 6, 56, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        (
+            "<38>Mar  7 13:06:56 web1 sshd[1291]: Server listening: port 22.",
+            {
+                "severity_number": 9,
+                "severity_text": "info",
+                "syslog.facility.code": 4,
+                "syslog.severity.code": 6,
+                "service.name": "sshd",
+                "process.pid": 1291,
+                "body": "Server listening: port 22.",
+            },
+        ),
+        ("Mar  7 13:06:56 web1 kernel: [ 12.5] up", {"service.name": "kernel", "body": "[ 12.5] up"}),
+        ("Mar 7 13:06:56 web1 kernel: up", {"service.name": "kernel", "body": "up"}),
+        (
+            "Mar  7 13:06:56 web1 sshd(pam_unix)[19939]: failure",
+            {"service.name": "sshd", "process.pid": 19939, "body": "failure"},
+        ),
+        ("Mar  7 13:06:56 web1 postfix/smtpd[5]: x", {"service.name": "postfix/smtpd", "process.pid": 5, "body": "x"}),
+        ("Mar  7 13:06:56 web1 app[main]: x", {"service.name": "app", "body": "x"}),
+        ("Mar  7 13:06:56 web1 app[7] x", {"service.name": "app", "process.pid": 7, "body": "x"}),
+        ("Mar  7 13:06:56 web1 app:", {"service.name": "app", "body": ""}),
+        ("Mar  7 13:06:56 web1 -- MARK --", {"body": "-- MARK --"}),
+        ("Mar  7 13:06:56 web1 last message repeated 3 times", {"body": "last message repeated 3 times"}),
+        ("Mar  7 13:06:56 web1 10.0.0.1:22 closed", {"body": "10.0.0.1:22 closed"}),
+        ("Mar  7 13:06:56 web1  -- root[2421]: login", {"body": " -- root[2421]: login"}),
+        ("Mar  7 13:06:56 web1", {"body": ""}),
+        ("Mar  7 13:06:56 web1 größe: 5 €", {"body": "größe: 5 €"}),
+        ("<13>2015-03-07T14:06:56.000000+01:00 web1 app: x", {"service.name": "app", "body": "x"}),
+        ("<13>1 2015-03-07T13:06:56Z web1 app 8 - - x", {"service.name": "app", "process.pid": 8, "body": "x"}),
+        ("1 2015-03-07T13:06:56Z web1 - - - -", {"body": ""}),
+        (
+            '<165>1 2015-03-07T13:06:56.000Z web1 app - ID47 [a@1 k="v\\"]\\\\" e=""][b] \ufeffA "message" [1]',
+            {
+                "service.name": "app",
+                "syslog.msg.id": "ID47",
+                "syslog.structured_data": '[a@1 k="v\\"]\\\\" e=""][b]',
+                "body": 'A "message" [1]',
+            },
+        ),
+    ],
+)
+def test_a_line_gives_its_fields(line: str, fields: dict[str, Any]) -> None:
+    """Each variant of a line gives the fields that it names and no others."""
+    found = parse(line)
+    if not line.startswith("<38>"):
+        found = {name: value for name, value in found.items() if "severity" not in name and "facility" not in name}
+    assert found == {"timestamp": AT, "host.name": "web1", **fields}
+
+
+def test_a_line_without_a_host_gives_its_tag() -> None:
+    """`su:` straight after the time is a tag, not a host."""
+    line = "<34>Oct 11 22:14:15 su[7]: 'su root' failed on /dev/pts/8"
+    found = parse(line, year=2003)
+    assert (found.get("host.name"), found["service.name"], found["process.pid"]) == (None, "su", 7)
+    assert found["body"] == "'su root' failed on /dev/pts/8"
+
+
+def test_a_nil_time_is_null() -> None:
+    """RFC 5424's `-` is no time, which is no fault."""
+    assert "timestamp" not in parse("<13>1 - - - - - - hello")
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "text"),
+    [
+        (0, 21, "emerg"),
+        (1, 19, "alert"),
+        (2, 18, "crit"),
+        (3, 17, "err"),
+        (4, 13, "warning"),
+        (5, 10, "notice"),
+        (6, 9, "info"),
+        (7, 5, "debug"),
+    ],
+)
+def test_severities_follow_opentelemetry(code: int, number: int, text: str) -> None:
+    """A priority splits into facility and severity, numbered as OpenTelemetry maps syslog."""
+    found = parse(f"<{23 * 8 + code}>Mar  7 13:06:56 web1 x")
+    assert (found["severity_number"], found["severity_text"]) == (number, text)
+    assert (found["syslog.facility.code"], found["syslog.severity.code"]) == (23, code)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "the line is empty"),
+        (" \t", "the line is empty"),
+        (None, "the line is empty"),
+        ("<192>Mar  7 13:06:56 web1 x", "priority 192 is over 191"),
+        ("Feb 30 13:06:56 web1 x", "'Feb 30 13:06:56' is not a time"),
+        ("Mar  7 25:06:56 web1 x", "'Mar  7 25:06:56' is not a time"),
+        ("<1>1 yesterday web1 - - - - x", "'yesterday' is not a time"),
+        ("<1>1 2015-03-07T13:06:56Z web1 - - - [open x", "not RFC 5424"),
+        ("java.io.IOException: broken pipe", "begins neither like RFC 3164"),
+        ("Mar  7 13:06:56", "begins neither like RFC 3164"),
+    ],
+)
+def test_a_line_that_does_not_fit_says_why(line: str | None, message: str) -> None:
+    """A rejected row keeps its columns and says what was wrong."""
+    assert reason(line).startswith(message)
+
+
+def test_a_time_without_a_year_asks_for_one() -> None:
+    """Without a year, an option or a time of observation, the message says what to give."""
+    split = Syslog()(table(["Mar  7 13:06:56 web1 x"]).drop("observed_timestamp"))
+    expected = "'Mar  7 13:06:56' names no year and there is no observed_timestamp: give `year`"
+    assert split.rejected["message"].to_list() == [expected]
+    assert Syslog()(table(["Mar  7 13:06:56 web1 x"], None)).rejected["message"].to_list() == [expected]
+
+
+def test_a_file_runs_over_new_year() -> None:
+    """December before and January after New Year get their own years."""
+    lines: list[str | None] = ["Dec 31 23:59:59 h x", "Jan  1 00:00:01 h x", "Jan  2 00:00:06 h x"]
+    kept = Syslog()(table(lines, datetime(2016, 1, 1, 0, 0, 5, tzinfo=UTC))).kept
+    assert kept["timestamp"].dt.year().to_list() == [2015, 2016, 2015]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.datetimes(datetime(1910, 1, 1), datetime(2090, 1, 1)),
+            st.datetimes(datetime(1910, 1, 1), datetime(2090, 1, 1)) | st.none(),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from(["UTC", "-05:30", "Europe/Berlin"]),
+    st.booleans(),
+)
+def test_the_year_is_the_latest_not_after_the_observation(
+    rows: list[tuple[datetime, datetime | None]], zone: str, leap_days: bool
+) -> None:
+    """A time without a year lies at most a day after its row's observation, and never a year too early."""
+
+    def reference(moment: datetime, observed: datetime | None) -> datetime | None:
+        if observed is None:
+            return None
+        east = ZoneInfo(zone) if zone != "-05:30" else None
+        seen = observed.replace(tzinfo=UTC) + timedelta(days=1)
+        limit = (seen.astimezone(east) if east else seen - timedelta(hours=5.5)).replace(tzinfo=None)
+        for year in range(limit.year, 1800, -1):
+            try:
+                local = moment.replace(year=year)
+            except ValueError:
+                continue
+            if local <= limit:
+                return (
+                    local.replace(tzinfo=east).astimezone(UTC)
+                    if east
+                    else local.replace(tzinfo=UTC) + timedelta(hours=5.5)
+                )
+        raise AssertionError
+
+    moments = [
+        (moment.replace(microsecond=0, **({"year": 2000, "month": 2, "day": 29} if leap_days else {})), observed)
+        for moment, observed in rows
+    ]
+    lines: list[str | None] = [f"{moment:%b %e %H:%M:%S} h x" for moment, _ in moments]
+    given = table(lines).with_columns(
+        pl.Series("observed_timestamp", [seen for _, seen in moments], dtype=pl.Datetime("us")).dt.replace_time_zone(
+            "UTC"
+        )
+    )
+    split = Syslog(zone=zone)(given)
+    expected = [reference(moment, observed) for moment, observed in moments]
+    assert split.kept["timestamp"].to_list() == [time for time in expected if time]
+    assert split.rejected.height == expected.count(None)
+
+
+def test_the_year_option_beats_the_observation() -> None:
+    """With `year`, times are in that year, and its 29 February exists only in leap years."""
+    assert parse("Dec 31 23:59:59 h x", year=2020)["timestamp"].year == 2020
+    assert parse("Feb 29 00:00:00 h x", year=2020)["timestamp"] == datetime(2020, 2, 29, tzinfo=UTC)
+    assert reason("Feb 29 00:00:00 h x", year=2021) == "'Feb 29 00:00:00' is not a time"
+
+
+@pytest.mark.parametrize("line", ["Jul  1 12:00:00 h x", "2015-07-01T12:00:00 h x", "1 2015-07-01T12:00:00 h - - - -"])
+def test_the_zone_option_is_for_times_without_one(line: str) -> None:
+    """Times that name no zone are in the zone that was given."""
+    assert parse(line, year=2015, zone="Europe/Berlin")["timestamp"] == datetime(2015, 7, 1, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("options", [{"zone": "Europe/Berln"}, {"year": 0}, {"year": 10000}])
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+    """A zone or year that does not exist fails before the run."""
+    with pytest.raises(UsageError):
+        Syslog(**options)
+
+
+VISIBLE = st.characters(min_codepoint=33, max_codepoint=126)
+WORD = st.text(VISIBLE, min_size=1, max_size=9)
+TAG = st.text("abcXYZ019/_.%", min_size=1, max_size=9)
+HOST = WORD.filter(lambda host: not host.endswith(":"))
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+VALUE = st.text(max_size=5).map(lambda value: re.sub(r'(["\\\]])', r"\\\1", value))
+NAME = st.text("abcXYZ019@", min_size=1, max_size=5)
+PARAMETER = st.tuples(NAME, VALUE).map(lambda pair: f' {pair[0]}="{pair[1]}"')
+ELEMENT = st.tuples(NAME, st.lists(PARAMETER, max_size=2)).map(lambda parts: f"[{parts[0]}{''.join(parts[1])}]")
+
+
+@st.composite
+def lines_with_fields(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """A line, and the fields it was made of."""
+    moment = draw(st.datetimes(datetime(2014, 6, 3), datetime(2015, 5, 31))).replace(tzinfo=UTC)
+    priority = draw(st.none() | st.integers(0, 191))
+    head = "" if priority is None else f"<{priority}>"
+    host, text = draw(HOST), draw(TEXT)
+    pid = draw(st.none() | st.integers(0, 2**62))
+    fields: dict[str, Any] = {"host.name": None if host == "-" else host, "process.pid": pid, "body": text}
+    fields |= {"syslog.facility.code": None, "syslog.severity.code": None}
+    if priority is not None:
+        fields |= {"syslog.facility.code": priority // 8, "syslog.severity.code": priority % 8}
+    if draw(st.booleans()):
+        tag, message_id = draw(WORD), draw(WORD)
+        data = draw(st.just("-") | st.lists(ELEMENT, min_size=1, max_size=2).map("".join))
+        fields |= {"service.name": None if tag == "-" else tag, "timestamp": moment}
+        fields |= {"syslog.msg.id": None if message_id == "-" else message_id}
+        fields |= {"syslog.structured_data": None if data == "-" else data}
+        time = moment.isoformat().replace("+00:00", "Z")
+        line = f"{head}1 {time} {host} {tag} {'-' if pid is None else pid} {message_id} {data} "
+        return line + draw(st.sampled_from(["", "\ufeff"])) + text.lstrip("\ufeff"), fields | {
+            "body": text.lstrip("\ufeff")
+        }
+    tag = draw(TAG)
+    fields |= {"service.name": tag, "syslog.msg.id": None, "syslog.structured_data": None}
+    number = draw(st.sampled_from(["", "(pam_unix)"])) + ("" if pid is None else f"[{pid}]")
+    if draw(st.booleans()):
+        return f"{head}{moment.isoformat()} {host} {tag}{number}: {text}", fields | {"timestamp": moment}
+    moment = moment.replace(microsecond=0)
+    return f"{head}{moment:%b %e %H:%M:%S} {host} {tag}{number}: {text}", fields | {"timestamp": moment}
+
+
+@settings(deadline=None)
+@given(st.lists(lines_with_fields() | TEXT.map(lambda text: (text, None)), max_size=8))
+def test_fields_survive_the_round_trip(rows: list[tuple[str, dict[str, Any] | None]]) -> None:
+    """Lines made of known fields give those fields back, whatever lines stand between them."""
+    given = table([line for line, _ in rows])
+    split = Syslog()(given)
+    check_nothing_is_lost(given, split)
+    kept = {row["offset"]: row for row in split.kept.iter_rows(named=True)}
+    for number, (_, fields) in enumerate(rows):
+        if fields is not None:
+            assert {name: kept[number][name] for name in fields} == fields
+
+
+def test_a_line_means_the_same_in_any_company() -> None:
+    """What stands first in a batch changes speed, never fields."""
+    lines: list[str | None] = [
+        "Mar  7 13:06:56 web1[5] app: x",
+        "Mar  7 13:06:56 app[5]: x",
+        "<13>1 2015-03-07T13:06:56Z web1 app 8 - - x",
+        "2015-03-07T13:06:56Z web1 app: x",
+        "none of these",
+    ]
+    alone = pl.concat([Syslog()(table([line])).kept.drop("offset") for line in lines])
+    for shift in range(len(lines)):
+        order = lines[shift:] + lines[:shift]
+        kept = Syslog()(table(order)).kept.drop("offset")
+        assert kept.sort("log.record.original").equals(alone.sort("log.record.original"), null_equal=True)
+
+
+def test_hostile_lines_are_kept_or_rejected_whole() -> None:
+    """Empty, huge and binary lines neither stop the kernel nor change."""
+    head = "Mar  7 13:06:56 h app: "
+    lines: list[str | None] = [
+        "",
+        None,
+        "\x00",
+        "<",
+        "<1>",
+        "1 ",
+        head + "x" * 1_000_000,
+        head + "\x00\x07\u2028é😀\n!",
+    ]
+    given = table([*lines, "y" * 1_000_000, "<9999999999>Mar  7 13:06:56 h x"])
+    split = Syslog()(given)
+    check_nothing_is_lost(given, split)
+    assert split.kept["body"].to_list() == ["x" * 1_000_000, "\x00\x07\u2028é😀\n!"]
+
+
+def test_an_empty_table_has_the_schema_of_a_full_one() -> None:
+    """What is known before the run is what comes out of it, other columns included."""
+    given = table([None]).with_columns(partition=pl.lit(1)).clear()
+    split = Syslog()(given)
+    assert split.kept.schema == {**COLUMNS, **given.drop("body").schema}
+    assert split.rejected.schema == {**given.schema, "rule": pl.String, "message": pl.String}
+
+
+def test_the_kernel_survives_pickling() -> None:
+    """The kernel travels to workers."""
+    line = table(["Mar  7 13:06:56 h app: x"])
+    kernel = pickle.loads(pickle.dumps(Syslog(zone="Europe/Berlin")))
+    assert kernel(line).kept.equals(Syslog(zone="Europe/Berlin")(line).kept)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("file", "tagged"),
+    [("web/auth.log", 7121), ("loghub/Linux/Linux_2k.log", 1992), ("loghub/OpenSSH/OpenSSH_2k.log", 2000)],
+)
+def test_real_files_are_read_in_full(file: str, tagged: int) -> None:
+    """Every line of real files is kept, with the host, service, process and message that a plain reading gives."""
+    lines: list[str | None] = [*(DATA / file).read_text().splitlines()]
+    given = table(lines)
+    split = Syslog()(given)
+    check_nothing_is_lost(given, split)
+    assert split.rejected.height == 0
+    assert split.kept["service.name"].count() == tagged
+    for line, row in zip(lines, split.kept.iter_rows(named=True), strict=True):
+        assert line is not None
+        moment = datetime.strptime(line[:15] + " 2015", "%b %d %H:%M:%S %Y").replace(tzinfo=UTC)
+        expected = moment if moment <= OBSERVED + timedelta(days=1) else moment.replace(year=2014)
+        host, _, rest = line[16:].partition(" ")
+        assert (row["timestamp"], row["host.name"]) == (expected, host)
+        tag, colon, message = (rest + " ").partition(": ")
+        if colon and " " not in tag:
+            name, _, pid = tag.removesuffix("]").partition("[")
+            assert row["service.name"] == name.partition("(")[0]
+            assert row["process.pid"] == (int(pid) if pid else None)
+            assert row["body"] == message[:-1]
+        else:
+            assert (row["service.name"], row["body"]) == (None, rest)
