@@ -59,9 +59,9 @@ class Text:
 
         Looks at whole words first: numpy's `flatnonzero` costs a nanosecond a byte, and most bytes are others.
         """
-        hits = self.bytes == ord(character)
-        words = np.flatnonzero(hits.view(np.uint64))
-        inside = np.flatnonzero(hits.reshape(-1, 8)[words])
+        hits = (self.bytes == ord(character)).view(np.uint64)
+        words = np.flatnonzero(hits != 0)
+        inside = np.flatnonzero(hits[words].view(np.bool_))
         found = words[inside >> 3]
         found <<= 3
         found += inside & 7

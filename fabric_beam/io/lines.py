@@ -16,6 +16,7 @@ from fabric_beam.batches import BatchOf, arrow_schema, to_batch
 from fabric_beam.endpoints import Endpoint, step
 from fabric_beam.errors import InputError, UsageError
 from fabric_beam.io import files
+from fabric_beam.memory import keep_freed_buffers
 from fabric_beam.progress import PROGRESS
 from fabric_beam.views import Positions, Text
 
@@ -100,6 +101,9 @@ class _ReadLines(beam.DoFn):  # type: ignore[misc]
     def __init__(self, step: str, limit: int | None) -> None:
         self._limit = limit
         self._account = ledger.Account(step)
+
+    def setup(self) -> None:
+        keep_freed_buffers()
 
     def process(self, work: list[files.Split]) -> Iterator[pa.RecordBatch]:
         left = self._limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -170,13 +171,11 @@ def test_every_measure_agrees_with_plain_python(events: list[Event], window: Win
 @settings(deadline=None, max_examples=60)
 @given(events=EVENTS, window=WINDOWS, data=st.data())
 def test_batches_merge_in_any_order_and_grouping(events: list[Event], window: Window, data: st.DataObject) -> None:
-    """However events are cut into batches and partial tables are cut and merged, the result is that of one batch."""
+    """However events are cut into batches and partial tables are merged, the result is that of one batch."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=6)))
     aggregation = Aggregation(SCHEMA, window, BY, MEASURES)
     batches = [table(events[start:end]) for start, end in zip([0, *cuts], [*cuts, len(events)], strict=True)]
-    cut = data.draw(st.integers(0, 3))
-    whole = [aggregation.partial(batch) for batch in batches]
-    partials = data.draw(st.permutations([part for partial in whole for part in (partial[:cut], partial[cut:])]))
+    partials = data.draw(st.permutations([aggregation.partial(batch) for batch in batches]))
     while len(partials) > 1:
         taken = data.draw(st.integers(2, len(partials)))
         partials = [*partials[taken:], aggregation.merge(pl.concat(partials[:taken]))]
@@ -227,6 +226,22 @@ def test_partial_tables_survive_arrow_ipc() -> None:
         writer.write_table(arrow)
     read = pl.DataFrame(pa.ipc.open_stream(sink.getvalue()).read_all())
     assert_frame_equal(aggregation.finish(read), aggregation.finish(partial))
+
+
+def test_an_aggregation_can_be_pickled() -> None:
+    """Runners send it to their workers."""
+    events = table([Event(at, "a", 1, 20 * at, 3.0) for at in range(5)])
+    aggregation = Aggregation(SCHEMA, Window.parse("1m"), BY, MEASURES)
+    copy = pickle.loads(pickle.dumps(aggregation))
+    assert_frame_equal(copy.finish(copy.partial(events)), aggregation.finish(aggregation.partial(events)))
+
+
+def test_a_slice_of_a_partial_table_is_one() -> None:
+    """A partial table may be cut by key and each part finished alone."""
+    aggregation = Aggregation(SCHEMA, Window.parse("1m"), BY, MEASURES)
+    partial = aggregation.partial(table([Event(0, name, 1, 2, 3.0) for name in "abc"]))
+    parts = [aggregation.finish(partial[start:end]) for start, end in ((0, 1), (1, 3))]
+    assert_frame_equal(pl.concat(parts), aggregation.finish(partial))
 
 
 def test_measures_share_state() -> None:
