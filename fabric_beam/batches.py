@@ -53,15 +53,15 @@ def arrow_schema(table: pl.DataFrame) -> pa.Schema:
     return table.head(0).to_arrow(compat_level=_VIEWS).schema
 
 
-def event_time(names: list[str] | pa.Schema) -> str | None:
+def event_time(schema: pa.Schema) -> str | None:
     """The column that orders the rows in time, or None.
 
     Example:
-        >>> event_time(["body", "timestamp"])
+        >>> event_time(pa.schema([("body", pa.string()), ("timestamp", pa.timestamp("us", "UTC"))]))
         'timestamp'
     """
-    columns = names.names if isinstance(names, pa.Schema) else names
-    return next((name for name in EVENT_TIME if name in columns), None)
+    times = [field.name for field in schema if pa.types.is_timestamp(field.type)]
+    return next((name for name in EVENT_TIME if name in times), None)
 
 
 class BatchOf(typehints.TypeConstraint):

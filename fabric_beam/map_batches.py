@@ -167,8 +167,7 @@ class _Apply(beam.DoFn):  # type: ignore[misc]
 
 def timestamped(table: pl.DataFrame, time_column: str | None) -> Any:
     """A batch at the least event time in it, so that the watermark holds; as it is if no row has one."""
-    least = table[time_column].min() if time_column else None
-    if least is None:
+    if time_column is None:
         return to_batch(table)
-    micros = int(table.select(pl.col(time_column).min().to_physical()).item())  # type: ignore[arg-type]
-    return TimestampedValue(to_batch(table), Timestamp(micros=micros))
+    least = table.select(pl.col(time_column).dt.epoch("us").min()).item()
+    return to_batch(table) if least is None else TimestampedValue(to_batch(table), Timestamp(micros=least))

@@ -88,7 +88,7 @@ class _Pack(beam.DoFn):  # type: ignore[misc]
         self._step = step
         self._handled = handled
         self._account = ledger.Account(step)
-        self._time_column = event_time(list(schema))
+        self._time_column = event_time(arrow_schema(pl.DataFrame(schema=schema)))
 
     def process(self, rows: Sequence[Any]) -> Iterator[Any]:
         from fabric_beam.map_batches import timestamped

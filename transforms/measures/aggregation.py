@@ -51,19 +51,19 @@ class Aggregation:
     def __init__(self, schema: pl.Schema, window: Window, by: Sequence[str], measures: Sequence[str]) -> None:
         for column in (TIMESTAMP, *by):
             if column not in schema:
-                raise SchemaError(f"Aggregate: no column {column!r}. {nearest(column, schema)}")
+                raise SchemaError(f"no column {column!r}. {nearest(column, schema)}")
         if nested := [column for column in by if schema[column].is_nested()]:
-            raise SchemaError(f"Aggregate: key columns may not be nested: {', '.join(nested)}")
+            raise SchemaError(f"key columns may not be nested: {', '.join(nested)}")
         if schema[TIMESTAMP] != TIME:
-            raise SchemaError(f"Aggregate: column {TIMESTAMP!r} is {schema[TIMESTAMP]}, expected {TIME}")
+            raise SchemaError(f"column {TIMESTAMP!r} is {schema[TIMESTAMP]}, expected {TIME}")
         if not measures:
-            raise UsageError("Aggregate: expected at least one measure, such as 'count'")
+            raise UsageError("expected at least one measure, such as 'count'")
         calls = [parse(text) for text in measures]
         outputs = Counter([WINDOW_START, WINDOW_END, *by, *(call.name for call in calls)])
         if repeated := [name for name, times in outputs.items() if times > 1]:
-            raise UsageError(f"Aggregate: output columns named twice: {', '.join(repeated)}. Name a measure with AS")
+            raise UsageError(f"output columns named twice: {', '.join(repeated)}. Name a measure with AS")
         if reserved := [column for column in by if column.startswith(PREFIX)]:
-            raise UsageError(f"Aggregate: key columns may not begin with {PREFIX!r}: {', '.join(reserved)}")
+            raise UsageError(f"key columns may not begin with {PREFIX!r}: {', '.join(reserved)}")
         self._window = window
         self._by = list(by)
         self._keys = [WINDOW_START, *by]
