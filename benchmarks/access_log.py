@@ -44,7 +44,10 @@ def main() -> None:
                 runs[way].append((small, big))
                 print(f"{way}: {big.cpu:.2f} s CPU, {big.wall:.2f} s wall, start-up {small.cpu:.2f} s", file=sys.stderr)
     load = os.getloadavg()[0]
-    print(f"{options.lines:,} lines, medians of {options.runs} runs, {len(os.sched_getaffinity(0))} cores, load {load:.1f}\n")
+    print(
+        f"{options.lines:,} lines, medians of {options.runs} runs, {len(os.sched_getaffinity(0))} cores, "
+        f"load {load:.1f}\n"
+    )
     print("| way | CPU a line | CPU against Fabric Beam | lines a second | peak memory | 10-line file |")
     print("|---|---|---|---|---|---|")
     ours = _median(runs, "fabric", options.lines)[0] if "fabric" in runs else float("nan")
@@ -73,7 +76,9 @@ def _input(folder: Path, lines: int) -> Path:
     made = folder / f"demo-{lines}"
     # In a process of its own: what this one holds in memory would count as its children's.
     subprocess.run(
-        [sys.executable, "-m", "fabric_beam.demo", "--lines", str(lines), "--out", str(made)], check=True, stdout=sys.stderr
+        [sys.executable, "-m", "fabric_beam.demo", "--lines", str(lines), "--out", str(made)],
+        check=True,
+        stdout=sys.stderr,
     )
     path = folder / f"{lines}.log"
     with path.open("wb") as whole:

@@ -100,7 +100,7 @@ class BatchOf(typehints.TypeConstraint):
             raise typehints.CompositeTypeHintError(f"{self} expected, not {type(instance).__name__}: {instance}")
 
 
-class BatchCoder(coders.Coder):  # type: ignore[misc]
+class BatchCoder(coders.Coder):
     """Record batches as Arrow IPC streams: one schema message, one batch, body not copied on reading.
 
     Source: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
@@ -110,7 +110,7 @@ class BatchCoder(coders.Coder):  # type: ignore[misc]
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, value.schema) as writer:
             writer.write_batch(value)
-        return sink.getvalue().to_pybytes()
+        return bytes(sink.getvalue())
 
     def decode(self, encoded: bytes) -> pa.RecordBatch:
         return pa.ipc.open_stream(pa.py_buffer(encoded)).read_next_batch()

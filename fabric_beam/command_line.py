@@ -41,7 +41,9 @@ class Parser(argparse.ArgumentParser):
             UsageError: an option is neither ours nor Beam's, or a value is wrong.
         """
         options, rest = self.parse_known_args(argv)
-        known = {name for action in self._actions for name in action.option_strings if name.startswith("--")} | beam_options()
+        known = {
+            name for action in self._actions for name in action.option_strings if name.startswith("--")
+        } | beam_options()
         for argument in rest:
             if not argument.startswith("-"):
                 continue

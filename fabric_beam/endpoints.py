@@ -62,7 +62,9 @@ class Endpoint:
         scheme, colon, rest = url.partition(":")
         if not colon or scheme in FILE_SYSTEMS:
             if default is None:
-                raise UsageError(f"{masked(url)!r} has no scheme, such as parquet:{url}. Schemes: {', '.join(sorted(known))}.")
+                raise UsageError(
+                    f"{masked(url)!r} has no scheme, such as parquet:{url}. Schemes: {', '.join(sorted(known))}."
+                )
             return cls(default, url)
         if scheme not in known:
             raise UsageError(f"There is no endpoint scheme {scheme!r} (in {masked(url)!r}). {nearest(scheme, known)}")
@@ -81,7 +83,9 @@ class Endpoint:
         try:
             return kind(text)
         except ValueError:
-            raise UsageError(f"{self.scheme}: option {name}={text!r} is not {getattr(kind, '__name__', kind)}.") from None
+            raise UsageError(
+                f"{self.scheme}: option {name}={text!r} is not {getattr(kind, '__name__', kind)}."
+            ) from None
 
     def no_more_options(self, *known: str) -> None:
         """Say that every option was taken.
@@ -119,7 +123,7 @@ def step(pipeline: beam.Pipeline) -> str:
     return str(named.full_label)
 
 
-class Read(beam.PTransform):  # type: ignore[misc]
+class Read(beam.PTransform):
     """Read batches from endpoints.
 
     Args:
@@ -153,7 +157,7 @@ class Read(beam.PTransform):  # type: ignore[misc]
         return pbegin | self.source
 
 
-class WriteTo(beam.PTransform):  # type: ignore[misc]
+class WriteTo(beam.PTransform):
     """Write batches to an endpoint.
 
     Args:

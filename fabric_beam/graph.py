@@ -12,7 +12,7 @@ from fabric_beam.batches import BatchOf
 from fabric_beam.endpoints import WriteTo
 
 
-class _Collect(PipelineVisitor):  # type: ignore[misc]
+class _Collect(PipelineVisitor):
     def __init__(self) -> None:
         self.composites: list[Any] = []
         self.leaves: list[Any] = []

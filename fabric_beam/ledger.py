@@ -95,16 +95,22 @@ class Ledger:
                 if roles["in"] != arrived:
                     problems.append(f"{step}: {roles['in']:,} rows came in, but {arrived:,} left {before}.")
                 arrived, before = roles.get("out", 0), step
-        read, filtered, rejected = self.count("read"), self.count("filtered", on_path=True), self.count("rejected", on_path=True)
+        read, filtered, rejected = (
+            self.count("read"),
+            self.count("filtered", on_path=True),
+            self.count("rejected", on_path=True),
+        )
         for url, rows in self.written.get("events", {}).items():
             if read != rows + filtered + rejected:
                 problems.append(
-                    f"events: {read:,} rows read, but {rows:,} written to {url} + {filtered:,} filtered + {rejected:,} rejected "
-                    f"= {rows + filtered + rejected:,}."
+                    f"events: {read:,} rows read, but {rows:,} written to {url} + {filtered:,} filtered "
+                    f"+ {rejected:,} rejected = {rows + filtered + rejected:,}."
                 )
         for url, rows in self.written.get("dead_letters", {}).items():
             if rows != self.count("rejected"):
-                problems.append(f"dead_letters: {self.count('rejected'):,} rows rejected, but {rows:,} written to {url}.")
+                problems.append(
+                    f"dead_letters: {self.count('rejected'):,} rows rejected, but {rows:,} written to {url}."
+                )
         return problems
 
     def as_dict(self) -> dict[str, Any]:

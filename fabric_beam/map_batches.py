@@ -22,7 +22,7 @@ from fabric_beam.rows import ToBatches
 DEAD_LETTERS = "dead_letters"
 
 
-class MapBatches(beam.PTransform):  # type: ignore[misc]
+class MapBatches(beam.PTransform):
     """Apply a kernel to every batch of a PCollection.
 
     The kernel runs once on an empty table while the pipeline is built: what comes out is the output schema, and a
@@ -124,7 +124,7 @@ def infer(bind: Callable[[pl.Schema], Kernel], hint: BatchOf, step: str) -> tupl
     return kernel, arrow_schema(result.kept if isinstance(result, Split) else result)
 
 
-class _Apply(beam.DoFn):  # type: ignore[misc]
+class _Apply(beam.DoFn):
     """Runs a kernel on each batch, counts its rows, and keeps the rejected ones apart."""
 
     def __init__(self, kernel: Kernel, step: str, time_column: str | None, handled: bool, filters: bool) -> None:

@@ -18,7 +18,7 @@ from fabric_beam.errors import RejectedRowsError, SchemaError
 _ROWS_PER_BATCH = 16_384
 
 
-class ToBatches(beam.PTransform):  # type: ignore[misc]
+class ToBatches(beam.PTransform):
     """Gather rows or dicts into batches.
 
     Args:
@@ -58,7 +58,8 @@ class ToBatches(beam.PTransform):  # type: ignore[misc]
         outputs = (
             pcoll
             | "Gather" >> beam.BatchElements(min_batch_size=1, max_batch_size=self._max_rows)
-            | "Pack" >> beam.ParDo(_Pack(schema, step, self._error_handler is not None)).with_outputs(
+            | "Pack"
+            >> beam.ParDo(_Pack(schema, step, self._error_handler is not None)).with_outputs(
                 "dead_letters", main="kept"
             )
         )
@@ -82,7 +83,7 @@ def _row_schema(element_type: Any, step: str) -> pl.Schema:
     return pl.DataFrame(pl.from_arrow(empty)).schema
 
 
-class _Pack(beam.DoFn):  # type: ignore[misc]
+class _Pack(beam.DoFn):
     def __init__(self, schema: pl.Schema, step: str, handled: bool) -> None:
         self._schema = schema
         self._step = step
@@ -95,7 +96,8 @@ class _Pack(beam.DoFn):  # type: ignore[misc]
 
         dicts = [row if isinstance(row, dict) else row._asdict() for row in rows]
         try:
-            table, letters = self._table(dicts), []
+            table = self._table(dicts)
+            letters: list[dict[str, Any]] = []
         except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):
             table, letters = self._row_by_row(dicts)
         self._account.add("read", len(dicts))
@@ -117,14 +119,17 @@ class _Pack(beam.DoFn):  # type: ignore[misc]
     def _table(self, dicts: list[dict[str, Any]]) -> pl.DataFrame:
         for row in dicts:
             if extra := row.keys() - self._schema.keys():
-                raise ValueError(f"column {sorted(map(str, extra))[0]!r} is not in the schema ({', '.join(self._schema)})")
+                raise ValueError(
+                    f"column {sorted(map(str, extra))[0]!r} is not in the schema ({', '.join(self._schema)})"
+                )
         return pl.DataFrame(
             {name: pl.Series(name, [row.get(name) for row in dicts], dtype) for name, dtype in self._schema.items()}
         )
 
     def _row_by_row(self, dicts: list[dict[str, Any]]) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
         """Find the rows that do not fit: only for a batch that has one."""
-        tables, letters = [pl.DataFrame(schema=self._schema)], []
+        tables = [pl.DataFrame(schema=self._schema)]
+        letters: list[dict[str, Any]] = []
         for row in dicts:
             try:
                 tables.append(self._table([row]))
@@ -137,7 +142,7 @@ class _Pack(beam.DoFn):  # type: ignore[misc]
         return pl.concat(tables), letters
 
 
-class FromBatches(beam.PTransform):  # type: ignore[misc]
+class FromBatches(beam.PTransform):
     """Take batches apart into one element a row.
 
     Args:
@@ -175,7 +180,7 @@ def _row_type(schema: pa.Schema) -> Any:
     )
 
 
-class _Unpack(beam.DoFn):  # type: ignore[misc]
+class _Unpack(beam.DoFn):
     def __init__(self, form: str, time_column: str | None) -> None:
         self._form = form
         self._time_column = time_column

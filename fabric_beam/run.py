@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 from fabric_beam.errors import FabricBeamError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    import apache_beam as beam
-
     from fabric_beam.ledger import Ledger
 
 DONE, FAILED, USAGE, UNBALANCED = 0, 1, 2, 3
@@ -145,7 +143,9 @@ def write_text(path: str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(file)
     except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}. Check the folder and its permissions.") from error
+        raise OutputError(
+            f"Cannot write {path}: {error.strerror or error}. Check the folder and its permissions."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -199,8 +199,8 @@ def _lines(stop: threading.Event) -> None:
         seconds = time.monotonic() - started
         share = f" ({PROGRESS.bytes / PROGRESS.total:.0%})" if PROGRESS.total else ""
         _say(
-            f"{seconds:.0f} s: {PROGRESS.rows:,} rows, {PROGRESS.rows / seconds:,.0f} rows/s, {PROGRESS.bytes / 1e6:,.0f} MB"
-            f"{share}, {PROGRESS.dead_letters:,} dead letters"
+            f"{seconds:.0f} s: {PROGRESS.rows:,} rows, {PROGRESS.rows / seconds:,.0f} rows/s, "
+            f"{PROGRESS.bytes / 1e6:,.0f} MB{share}, {PROGRESS.dead_letters:,} dead letters"
         )
 
 

@@ -25,7 +25,7 @@ class Text:
     """A block of text, read eight bytes at a time at any place, and cut into columns without copying.
 
     Args:
-        buffer: valid UTF-8.
+        buffer: valid UTF-8; not copied if it is `padded`.
 
     Example:
         >>> text = Text(pa.py_buffer(b"GET /index"))
@@ -37,10 +37,12 @@ class Text:
 
     def __init__(self, buffer: pa.Buffer) -> None:
         self._buffer = buffer
-        # Zeros behind the text let every place of it be read as a whole word.
-        self._words = np.zeros(buffer.size // 8 + 3, np.uint64)
+        if buffer.size >= 16 and not (buffer.size | buffer.address) & 7 and bytes(buffer[-16:]) == bytes(16):
+            self._words = np.frombuffer(buffer, np.uint64)
+        else:
+            self._words = padded(buffer.size)
+            self._words.view(np.uint8)[: buffer.size] = np.frombuffer(buffer, np.uint8)
         self.bytes = self._words.view(np.uint8)
-        self.bytes[: buffer.size] = np.frombuffer(buffer, np.uint8)
 
     def load(self, at: Positions) -> Words:
         """The eight bytes at each place, the first in the lowest bits; zeros past the end."""
@@ -52,7 +54,7 @@ class Text:
         low = self._words[index]
         low >>= shift
         low |= high
-        return low
+        return low  # type: ignore[no-any-return]
 
     def positions(self, character: str) -> Positions:
         """Where an ASCII character occurs, in order.
@@ -65,7 +67,7 @@ class Text:
         found = words[inside >> 3]
         found <<= 3
         found += inside & 7
-        return found
+        return found  # type: ignore[no-any-return]
 
     def cut(self, starts: Positions, lengths: Positions, valid: Mask | None = None) -> pl.Series:
         """Make a String column of pieces of the text.
@@ -96,6 +98,13 @@ class Text:
         series = pl.from_arrow(_view_array(len(starts), bitmap, pa.py_buffer(views), self._buffer))
         assert isinstance(series, pl.Series)
         return series
+
+
+def padded(size: int) -> Words:
+    """Room for so many bytes of text, as words, and at least two words of zeros: every place can be read as a word."""
+    words = np.empty(size // 8 + 3, np.uint64)
+    words[size // 8 :] = 0
+    return words
 
 
 def pieces(column: pl.Series) -> tuple[Text, Positions, Positions]:

@@ -1,6 +1,6 @@
 """Logs: from raw lines to events, metrics and alerts in the stores that people query.
 
-    python -m pipelines.logs --input 'logs/*.log.gz' --format combined
+python -m pipelines.logs --input 'logs/*.log.gz' --format combined
 """
 
 from __future__ import annotations
@@ -40,16 +40,18 @@ def build(p: Any, options: Namespace) -> Callable[..., list[str]]:
         events |= Parse(options.format, **_format_options(options, source)).with_error_handler(dead_letters)
         if options.contract:
             events |= Validate(options.contract).with_error_handler(dead_letters)
-        events |= Normalize(options.mapping, zone=options.zone, service=options.service).with_error_handler(dead_letters)
+        events |= Normalize(options.mapping, zone=options.zone, service=options.service).with_error_handler(
+            dead_letters
+        )
         for table, column in options.tables:
             events |= f"Enrich({table})" >> Enrich(table, column).with_error_handler(dead_letters)
         if options.where:
             events |= Filter(options.where).with_error_handler(dead_letters)
 
         columns = events.element_type.schema.names
-        metrics = events | Aggregate(options.window, options.by, options.measure or _measures(columns)).with_error_handler(
-            dead_letters
-        )
+        metrics = events | Aggregate(
+            options.window, options.by, options.measure or _measures(columns)
+        ).with_error_handler(dead_letters)
         report.describe(events, dead_letters)
 
     if not options.keep_original:

@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[1]
 
 def _loaded(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*sys.modules)"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout.split()
+    )
 
 
 @pytest.mark.parametrize("package", ["fabric_beam", "transforms", "pipelines.parts.options", "fabric_beam.run"])
@@ -25,7 +29,10 @@ def test_what_a_command_line_needs_does_not_import_beam(package: str) -> None:
 
 def test_transforms_load_no_optional_dependency() -> None:
     """Stores' clients, engines and scikit-learn are imported only where they are used."""
-    loaded = _loaded("from transforms import Parse, Validate, Normalize, Enrich, Filter, Aggregate, AnomalyScore; import fabric_beam.endpoints")
+    loaded = _loaded(
+        "from transforms import Parse, Validate, Normalize, Enrich, Filter, Aggregate, AnomalyScore;"
+        "import fabric_beam.endpoints"
+    )
     assert not {"sklearn", "pyspark", "pyflink", "duckdb"} & loaded
 
 

@@ -8,14 +8,15 @@ import apache_beam as beam
 import polars as pl
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fabric_beam import FromBatches, MapBatches, Split, ToBatches, reject
 from fabric_beam.batches import BatchCoder, BatchOf, to_batch
 from fabric_beam.errors import RejectedRowsError, SchemaError
 from fabric_beam.ledger import Ledger
 from fabric_beam.runners.direct import DirectRunner
 from fabric_beam.testing import batch, check_transform, collect, collect_with_dead_letters, run
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def only_positive(table: pl.DataFrame) -> Split:
@@ -28,8 +29,8 @@ def test_one_bad_row_never_takes_its_batch_along() -> None:
     """Good rows of a batch go on; the bad one is a dead letter with its reason and the way back."""
     rows = batch(n=[1, -2, 3], source=["a.log"] * 3, offset=[0, 10, 20], body=["x", "y", "z"])
     kept, dead = collect_with_dead_letters(rows, MapBatches(only_positive))
-    assert [1, 3] == sorted(kept["n"])
-    assert [("y", "Transform", "positive", "n is -2", "a.log", 10)] == dead.rows()
+    assert sorted(kept["n"]) == [1, 3]
+    assert dead.rows() == [("y", "Transform", "positive", "n is -2", "a.log", 10)]
 
 
 def test_rejected_rows_without_a_handler_fail_the_run_and_say_what_to_do() -> None:
@@ -59,7 +60,10 @@ def test_the_shared_suite_catches_a_transform_that_depends_on_batches() -> None:
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
-        (lambda table: table.select(pl.col("severty_text")), "Transform: there is no column 'severty_text'. Did you mean 'severity_text'"),
+        (
+            lambda table: table.select(pl.col("severty_text")),
+            "Transform: there is no column 'severty_text'. Did you mean 'severity_text'",
+        ),
         (lambda table: table.select(pl.col("severity_text").dt.year()), "Transform: the kernel does not fit its input"),
     ],
 )
@@ -74,7 +78,7 @@ def test_the_output_schema_is_known_before_the_run() -> None:
     p = beam.Pipeline(DirectRunner(), options=PipelineOptions([]))
     rows = p | beam.Create([{"n": 1}]) | ToBatches({"n": pl.Int64()})
     out = rows | MapBatches(lambda table: table.with_columns(pl.col("n").cast(pl.String).alias("text")))
-    assert ["n: int64", "text: string_view"] == [f"{field.name}: {field.type}" for field in out.element_type.schema]
+    assert [f"{field.name}: {field.type}" for field in out.element_type.schema] == ["n: int64", "text: string_view"]
 
 
 def test_rows_with_a_schema_are_batched_by_themselves() -> None:
@@ -84,13 +88,13 @@ def test_rows_with_a_schema_are_batched_by_themselves() -> None:
         def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
             return pcoll | FromBatches() | MapBatches(lambda table: table.with_columns(twice=pl.col("n") * 2))
 
-    assert [(1, 2), (2, 4)] == sorted(collect(batch(n=[1, 2]), FromRows()).rows())
+    assert sorted(collect(batch(n=[1, 2]), FromRows()).rows()) == [(1, 2), (2, 4)]
 
 
 def test_elements_without_a_schema_are_refused_with_the_way_out() -> None:
     """Plain ints are an error that says what to give instead."""
     p = beam.Pipeline(DirectRunner(), options=PipelineOptions([]))
-    with pytest.raises(SchemaError, match="has no schema .* ToBatches"):
+    with pytest.raises(SchemaError, match=r"has no schema .* ToBatches"):
         p | beam.Create([1, 2]) | MapBatches(lambda table: table)
 
 
@@ -108,13 +112,16 @@ def test_dicts_that_do_not_fit_are_dead_letters() -> None:
             return rows | ToBatches({"n": pl.Int64(), "text": pl.String()}).with_error_handler(self.handler)
 
     kept, dead = collect_with_dead_letters(batch(x=[1]), Dicts())
-    assert [(1, "a"), (2, None)] == sorted(kept.rows())
+    assert sorted(kept.rows()) == [(1, "a"), (2, None)]
     assert {"{'n': 'one'}", "{'m': 1}"} == set(dead["payload"])
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.tuples(st.text(max_size=30), st.one_of(st.none(), st.integers(-(2**62), 2**62)), st.floats(allow_nan=False)), max_size=30)
+    st.lists(
+        st.tuples(st.text(max_size=30), st.one_of(st.none(), st.integers(-(2**62), 2**62)), st.floats(allow_nan=False)),
+        max_size=30,
+    )
 )
 def test_the_coder_gives_back_what_it_was_given(rows: list[tuple[str, int | None, float]]) -> None:
     """Batches survive Arrow IPC unchanged."""

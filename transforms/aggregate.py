@@ -12,8 +12,9 @@ from apache_beam import coders
 from apache_beam.coders.coders import IntervalWindowCoder
 from apache_beam.transforms.error_handling import ErrorHandler
 from apache_beam.transforms.trigger import AccumulationMode, TriggerFn
-from apache_beam.transforms.window import FixedWindows, IntervalWindow, NonMergingWindowFn, TimestampedValue
+from apache_beam.transforms.window import FixedWindows, GlobalWindow, IntervalWindow, NonMergingWindowFn
 from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from fabric_beam.batches import BatchCoder, BatchOf, arrow_schema, from_batch, to_batch
 from fabric_beam.expressions import reject_failures
@@ -23,9 +24,11 @@ from fabric_beam.shards import shard_out
 from transforms.measures import Aggregation, Window
 
 _SHARDS = 4
+#: Partial rows of a bundle are merged when they have grown by this many, or to twice what they were.
+_MERGE_ROWS = 20_000
 
 
-class Aggregate(beam.PTransform):  # type: ignore[misc]
+class Aggregate(beam.PTransform):
     """Measure events for each window of time and each key.
 
     Each batch is reduced to one row per window and key; only these partial rows cross the shuffle. On a bounded input
@@ -104,7 +107,8 @@ class Aggregate(beam.PTransform):  # type: ignore[misc]
             keyed |= "Global" >> beam.WindowInto(beam.window.GlobalWindows())
         measured = (
             keyed
-            | "Merge" >> beam.CombinePerKey(_Merge(aggregation)).with_output_types(beam.typehints.KV[int, pa.RecordBatch])
+            | "Merge"
+            >> beam.CombinePerKey(_Merge(aggregation)).with_output_types(beam.typehints.KV[int, pa.RecordBatch])
             | "Finish" >> beam.ParDo(_Finish(aggregation))
         )
         measured.element_type = BatchOf(arrow_schema(aggregation.finish(partial)))
@@ -126,26 +130,39 @@ class _Events:
         return Split(kept.select(table.columns), pl.concat([without_time, *failed]))
 
 
-class _Partials(beam.DoFn):  # type: ignore[misc]
-    """Reduces a batch, and keys what is left by a shard of its key."""
+class _Partials(beam.DoFn):
+    """Reduces batches, and keys what is left of a bundle by a shard of its key."""
 
     def __init__(self, aggregation: Aggregation, by: Sequence[str], windowed: bool) -> None:
         self._aggregation = aggregation
         self._by = by
         self._windowed = windowed
+        self._partials: list[pl.DataFrame] = []
+
+    def start_bundle(self) -> None:
+        self._partials = []
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
-        partial = self._aggregation.partial(from_batch(batch))
-        for shard, table in shard_out(partial, self._by, _SHARDS):
+        self._partials.append(self._aggregation.partial(from_batch(batch)))
+        merged, *rest = self._partials
+        if sum(table.height for table in rest) > max(merged.height, _MERGE_ROWS):
+            self._partials = [self._aggregation.merge(pl.concat(self._partials))]
+        return iter(())
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if not self._partials:
+            return
+        merged = self._aggregation.merge(pl.concat(self._partials))
+        for shard, table in shard_out(merged, self._by, _SHARDS):
             if not self._windowed:
-                yield shard, to_batch(table)
+                yield WindowedValue((shard, to_batch(table)), GlobalWindow().max_timestamp(), [GlobalWindow()])
                 continue
             for part in table.partition_by("window_start", maintain_order=True):
-                start = part["window_start"].to_physical()[0]
-                yield TimestampedValue((shard, to_batch(part)), Timestamp(micros=start))
+                start = Timestamp(micros=part["window_start"].to_physical()[0])
+                yield WindowedValue((shard, to_batch(part)), start, [GlobalWindow()])
 
 
-class _Starting(NonMergingWindowFn):  # type: ignore[misc]
+class _Starting(NonMergingWindowFn):
     """The window that begins at an element's timestamp: a sliding window's partials are already told apart by start."""
 
     def __init__(self, size: float) -> None:
@@ -158,7 +175,7 @@ class _Starting(NonMergingWindowFn):  # type: ignore[misc]
         return IntervalWindowCoder()
 
 
-class _Tables(coders.Coder):  # type: ignore[misc]
+class _Tables(coders.Coder):
     """An accumulator on its way: its partial tables, merged into one batch."""
 
     def __init__(self, aggregation: Aggregation) -> None:
@@ -174,8 +191,8 @@ class _Tables(coders.Coder):  # type: ignore[misc]
         return True
 
 
-class _Merge(beam.CombineFn):  # type: ignore[misc]
-    """Merges partial tables; the accumulator is a list of them, merged when it has grown to twice its merged size."""
+class _Merge(beam.CombineFn):
+    """Merges partial tables; the accumulator is a list of them."""
 
     def __init__(self, aggregation: Aggregation) -> None:
         self._aggregation = aggregation
@@ -184,11 +201,7 @@ class _Merge(beam.CombineFn):  # type: ignore[misc]
         return []
 
     def add_input(self, accumulator: list[pl.DataFrame], batch: pa.RecordBatch) -> list[pl.DataFrame]:
-        accumulator.append(from_batch(batch))
-        merged, *rest = accumulator
-        if sum(table.height for table in rest) > max(merged.height, _MERGE_ROWS):
-            return self.compact(accumulator)
-        return accumulator
+        return self.merge_accumulators([accumulator, [from_batch(batch)]])
 
     def merge_accumulators(self, accumulators: Iterable[list[pl.DataFrame]]) -> list[pl.DataFrame]:
         return self.compact([table for accumulator in accumulators for table in accumulator])
@@ -203,10 +216,7 @@ class _Merge(beam.CombineFn):  # type: ignore[misc]
         return _Tables(self._aggregation)
 
 
-_MERGE_ROWS = 20_000
-
-
-class _Finish(beam.DoFn):  # type: ignore[misc]
+class _Finish(beam.DoFn):
     def __init__(self, aggregation: Aggregation) -> None:
         self._aggregation = aggregation
 

@@ -18,7 +18,7 @@ from transforms.detectors.base import Detector
 _SHARDS = 4
 
 
-class AnomalyScore(beam.PTransform):  # type: ignore[misc]
+class AnomalyScore(beam.PTransform):
     """Score windows or events by how unusual they are.
 
     All rows of a series come together on one worker, in order of time, and the detector judges them at once.
@@ -27,8 +27,8 @@ class AnomalyScore(beam.PTransform):  # type: ignore[misc]
         detector: such as `RobustZScore()` or `IsolationForest()` (`transforms.detectors`).
         by: the columns that name a series, such as `service.name`; without any, all rows are one series.
 
-    Columns in: `window_start` and `window_end` (what `Aggregate` gives) or those of events, the series' columns, numeric
-    measures. Input must be bounded.
+    Columns in: `window_start` and `window_end` (what `Aggregate` gives) or those of events, the series' columns,
+    numeric measures. Input must be bounded.
     Columns out: those that name the row and its series, `measure`, `value`, `score`, `threshold`, `is_anomaly` and
     `reason` (in words, null where not anomalous).
 
@@ -70,7 +70,7 @@ class AnomalyScore(beam.PTransform):  # type: ignore[misc]
         return scored
 
 
-class _Shard(beam.DoFn):  # type: ignore[misc]
+class _Shard(beam.DoFn):
     def __init__(self, by: Sequence[str]) -> None:
         self._by = by
 
@@ -79,7 +79,7 @@ class _Shard(beam.DoFn):  # type: ignore[misc]
             yield shard, to_batch(table)
 
 
-class _Score(beam.DoFn):  # type: ignore[misc]
+class _Score(beam.DoFn):
     def __init__(self, detector: Detector, by: Sequence[str], windows: bool) -> None:
         self._detector = detector
         self._by = by

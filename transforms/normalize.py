@@ -206,7 +206,9 @@ class NormalizeKernel:
         events, faults = self._read_times(raw)
         if self._casts:
             events = events.with_columns(self._casts.values())
-            faults += [(_lost(raw[name], events[name]), "type", self._quote(name)) for name in self._casts]
+            faults += [
+                (_lost(raw[name], events[name]), "type", self._quote(name)) for name in self._casts if name in _NUMBERS
+            ]
         events = events.with_columns(*self._severity(events), self._service).select(self._order)
         found = [(wrong, rule, message) for wrong, rule, message in faults if wrong is not None and wrong.any()]
         if not found:
@@ -232,17 +234,17 @@ class NormalizeKernel:
 
     def _severity(self, events: pl.DataFrame) -> list[pl.Expr]:
         """The number and the text: as given, else by the text of the level, else by the HTTP status."""
-        number, text = pl.lit(0, pl.Int32), pl.lit(None, pl.String)
+        number, text, said = pl.lit(0, pl.Int32), pl.lit(None, pl.String), pl.lit(None, pl.String)
         if _STATUS in self._columns:
             status = pl.col(_STATUS).clip(0, len(_STATUS_NUMBER) - 1)
             number, text = pl.lit(_STATUS_NUMBER).gather(status).fill_null(0), pl.lit(_STATUS_TEXT).gather(status)
         if _TEXT in self._columns:
             level = pl.lit(_level_numbers(events[_TEXT]))
-            number, text = pl.coalesce(level, number), pl.when(level.is_not_null()).then(_TEXT).otherwise(text)
+            said = pl.when(level.is_not_null()).then(_TEXT)
+            number, text = pl.coalesce(level, number), pl.coalesce(said, text)
         if _NUMBER in self._columns:
             given = pl.col(_NUMBER) > 0
-            number = pl.when(given).then(_NUMBER).otherwise(number)
-            text = pl.when(given).then(_TEXT if _TEXT in self._columns else None).otherwise(text)
+            number, text = pl.when(given).then(_NUMBER).otherwise(number), pl.when(given).then(said).otherwise(text)
         return [number.alias(_NUMBER), text.alias(_TEXT)]
 
     def _quote(self, name: str) -> pl.Expr:
@@ -286,7 +288,7 @@ def _fits(name: str, dtype: pl.DataType) -> bool:
 
 def _cast(name: str, dtype: pl.DataType, old: str) -> pl.Expr | None:
     """How a column becomes its name's type, with null for what does not fit; None where it has that type."""
-    target = _NUMBERS.get(name) or (pl.String() if name in (*_NAMES, _SERVICE) else None)
+    target = _NUMBERS.get(name) or (pl.String() if name in _NAMES else None)
     factor = _DURATIONS.get(_key(old), 1.0)
     if target is None or (dtype == target and factor == 1 and name != _NUMBER) or name in (_TIME, _OBSERVED):
         return None

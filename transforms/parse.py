@@ -22,8 +22,8 @@ class Parse(MapBatches):
         **options: of the format: `pattern` (regex), `schema` (json: field → Polars type), `year` and `zone` (syslog).
 
     Columns in: `body`, one line each, and others, which pass.
-    Columns out: the format's fields (see `transforms.formats`), `log.record.original` (the line), the others. Lines that
-    do not fit the format are rejected.
+    Columns out: the format's fields (see `transforms.formats`), `log.record.original` (the line), the others. Lines
+    that do not fit the format are rejected.
 
     Raises:
         UsageError: if there is no such format, or it has no such option.
@@ -55,5 +55,7 @@ class Parse(MapBatches):
 
     def bind(self, schema: pl.Schema) -> Kernel:
         if schema.get("body") != pl.String:
-            raise SchemaError(f"Parse takes lines in a String column 'body', which its input does not have: {dict(schema)}.")
+            raise SchemaError(
+                f"Parse takes lines in a String column 'body', which its input does not have: {dict(schema)}."
+            )
         return self._parser

@@ -13,9 +13,7 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
-LINE = re.compile(
-    r'(\S+) (\S+) (\S+) \[([^\]]+)\] "(\S+) (\S+) HTTP/([\d.]+)" (\d{3}) (\d+|-) "([^"]*)" "([^"]*)"'
-)
+LINE = re.compile(r'(\S+) (\S+) (\S+) \[([^\]]+)\] "(\S+) (\S+) HTTP/([\d.]+)" (\d{3}) (\d+|-) "([^"]*)" "([^"]*)"')
 SCHEMA = pa.schema(
     [
         ("timestamp", pa.timestamp("us", "UTC")),
@@ -63,7 +61,8 @@ def main(source: str, out: str) -> None:
         events | "Events" >> beam.io.WriteToParquet(f"{out}/events/part", SCHEMA, codec="zstd")
         (
             events
-            | "Keys" >> beam.Map(lambda e: TimestampedValue(((e["status"], e["method"]), 1), e["timestamp"].timestamp()))
+            | "Keys"
+            >> beam.Map(lambda e: TimestampedValue(((e["status"], e["method"]), 1), e["timestamp"].timestamp()))
             | "Minutes" >> beam.WindowInto(FixedWindows(60))
             | beam.CombinePerKey(sum)
             | "Rows"
@@ -79,7 +78,9 @@ def main(source: str, out: str) -> None:
             | "Counts"
             >> beam.io.WriteToParquet(
                 f"{out}/counts/part",
-                pa.schema([("minute", pa.int64()), ("status", pa.int32()), ("method", pa.string()), ("count", pa.int64())]),
+                pa.schema(
+                    [("minute", pa.int64()), ("status", pa.int32()), ("method", pa.string()), ("count", pa.int64())]
+                ),
             )
         )
 

@@ -7,6 +7,7 @@ import sys
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.error_handling import ErrorHandler
+
 from fabric_beam import MapBatches, Read, WriteTo
 from fabric_beam.ledger import Ledger
 from fabric_beam.runners.direct import DirectRunner

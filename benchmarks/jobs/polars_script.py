@@ -14,7 +14,13 @@ NAMES = ["address", "ident", "user", "time", "method", "url", "version", "status
 def main(source: str, out: str) -> None:
     Path(out).mkdir(parents=True, exist_ok=True)
     lines = pl.scan_csv(
-        source, has_header=False, separator="\x01", quote_char=None, schema={"line": pl.String}, encoding="utf8-lossy", truncate_ragged_lines=True
+        source,
+        has_header=False,
+        separator="\x01",
+        quote_char=None,
+        schema={"line": pl.String},
+        encoding="utf8-lossy",
+        truncate_ragged_lines=True,
     )
     events = (
         lines.select(pl.col("line").str.extract_groups(LINE).struct.rename_fields(NAMES))
@@ -30,7 +36,9 @@ def main(source: str, out: str) -> None:
         .collect(engine="streaming")
     )
     events.write_parquet(f"{out}/events.parquet", compression="zstd", compression_level=1)
-    counts = events.group_by(pl.col("timestamp").dt.truncate("1m"), "status", "method").agg(pl.len(), pl.col("size").sum())
+    counts = events.group_by(pl.col("timestamp").dt.truncate("1m"), "status", "method").agg(
+        pl.len(), pl.col("size").sum()
+    )
     counts.write_parquet(f"{out}/counts.parquet")
     print(events.height)
 

@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"Simulated incidents: {hits} of {len(counts)} found.")
     for incident, number in counts:
         mark = f"found, {number} alerts" if number else "NOT found"
-        print(f"  {incident['start'][11:16]} to {incident['end'][11:16]}  {incident['kind']:<14} {incident['service']:<9} {mark}")
+        when = f"{incident['start'][11:16]} to {incident['end'][11:16]}"
+        print(f"  {when}  {incident['kind']:<14} {incident['service']:<9} {mark}")
 
 
 if __name__ == "__main__":

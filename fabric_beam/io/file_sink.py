@@ -32,7 +32,7 @@ class _Written(NamedTuple):
     rows: int
 
 
-class FileSink(beam.PTransform):  # type: ignore[misc]
+class FileSink(beam.PTransform):
     """Write batches as files in a folder.
 
     Files are written under temporary names while the pipeline runs, and take their final names together when all of
@@ -74,7 +74,7 @@ class FileSink(beam.PTransform):  # type: ignore[misc]
                 FileSystems.mkdirs(self._temporary)
         except (OSError, BeamIOError) as error:
             raise OutputError(
-                f"Cannot write to {self._folder!r}: {error}. Check that it is a folder, and your permission to write there."
+                f"Cannot write to {self._folder!r}: {error}. Check that it is a folder that you may write to."
             ) from error
 
     def clean_up(self) -> None:
@@ -103,7 +103,7 @@ class FileSink(beam.PTransform):  # type: ignore[misc]
         )
 
 
-class _Write(beam.DoFn):  # type: ignore[misc]
+class _Write(beam.DoFn):
     """Buffers rows by date and writes them under temporary names."""
 
     def __init__(self, temporary: str, write: Format, max_rows: int, time_column: str | None) -> None:
@@ -137,7 +137,12 @@ class _Write(beam.DoFn):  # type: ignore[misc]
         _write_file(self._format, table, path)
         identity = [name for name in ("source", "offset") if name in table.columns]
         first = table.select(identity).row(0) if identity else (str(table.row(0)),)
-        return _Written(partition, "".join(str(x).rjust(20, "0") if isinstance(x, int) else str(x) for x in first), path, table.height)
+        return _Written(
+            partition,
+            "".join(str(x).rjust(20, "0") if isinstance(x, int) else str(x) for x in first),
+            path,
+            table.height,
+        )
 
 
 def _by_date(table: pl.DataFrame, time_column: str | None) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -164,7 +169,7 @@ def _write_file(write: Format, table: pl.DataFrame, path: str) -> None:
         raise OutputError(f"Cannot write {path}: {error}. Is the disk full?") from error
 
 
-class _Commit(beam.DoFn):  # type: ignore[misc]
+class _Commit(beam.DoFn):
     """Gives the temporary files their final names, once all are written."""
 
     def __init__(

@@ -88,7 +88,10 @@ def _match(pattern: str) -> list[File]:
             near = [str(path) for path in parent.iterdir()] if parent.is_dir() else []
             from fabric_beam.errors import nearest
 
-            raise InputError(f"There is no file {pattern!r}. " + (nearest(pattern, near[:30]) if near else f"There is no folder {str(parent)!r}."))
+            raise InputError(
+                f"There is no file {pattern!r}. "
+                + (nearest(pattern, near[:30]) if near else f"There is no folder {str(parent)!r}.")
+            )
         raise InputError(f"No file matches {pattern!r}. Quote the pattern in the shell, and check the path.")
     for file in found:
         if local and not os.access(file.path, os.R_OK):
@@ -148,13 +151,13 @@ def open_file(file: File) -> Iterator[IO[bytes]]:
         with FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
             if file.compression:
                 counted = pa.PythonFile(_Counted(raw), mode="r")
-                yield io.BufferedReader(pa.CompressedInputStream(counted, file.compression), 1 << 20)  # type: ignore[arg-type]
+                yield io.BufferedReader(pa.CompressedInputStream(counted, file.compression), 1 << 20)
             else:
                 yield raw
     except (OSError, BeamIOError) as error:
         if file.compression and not isinstance(error, (FileNotFoundError, PermissionError)):
             raise InputError(
-                f"{file.path}: the {file.compression} data is damaged or cut short ({error}). Nothing was written; fetch "
-                "the file again, or leave it out."
+                f"{file.path}: the {file.compression} data is damaged or cut short ({error}). Fetch the file again, "
+                "or leave it out."
             ) from error
         raise InputError(f"Cannot read {file.path}: {error}.") from error

@@ -18,7 +18,7 @@ from fabric_beam.errors import InputError, UsageError
 from fabric_beam.io import files
 from fabric_beam.memory import keep_freed_buffers
 from fabric_beam.progress import PROGRESS
-from fabric_beam.views import Positions, Text
+from fabric_beam.views import Positions, Text, Words, padded
 
 SCHEMA = pl.Schema(
     {
@@ -32,7 +32,10 @@ SCHEMA = pl.Schema(
 #: Bytes that become one batch: a few MB stay in the processor's cache on their way through the kernels.
 _BLOCK = 4 << 20
 _LONGEST_LINE = 64 << 20
-_NEWLINE = 10
+#: Bytes kept free behind a block for the rest of its last line.
+_ROOM = 1 << 16
+_NEWLINE, _RETURN = 10, 13
+_NOT_ASCII = np.uint64(0x8080808080808080)
 _MAGIC = {
     b"\x1f\x8b": "gzip data: its name should end in .gz",
     b"BZh": "bzip2 data: its name should end in .bz2",
@@ -42,7 +45,7 @@ _MAGIC = {
 }
 
 
-class ReadLines(beam.PTransform):  # type: ignore[misc]
+class ReadLines(beam.PTransform):
     """Read lines of text, each with its file and its byte offset there.
 
     Big files are split at line ends and read side by side; memory holds a few blocks, whatever the files' size. Bytes
@@ -76,8 +79,8 @@ class ReadLines(beam.PTransform):  # type: ignore[misc]
             if file.path == files.STDIN:
                 raise UsageError("A schema cannot be inferred from standard input: write it to a file first.")
             with files.open_file(file) as handle:
-                for offset, block in blocks(handle, files.Split(file, 0, None)):
-                    table = table_of_lines(block, offset, file.path, file.modified)
+                for offset, text, size in blocks(handle, files.Split(file, 0, None)):
+                    table = table_of_lines(text, size, offset, file.path, file.modified)
                     return [str(line) for line in table["body"].head(lines)]
         return []
 
@@ -97,7 +100,7 @@ class ReadLines(beam.PTransform):  # type: ignore[misc]
         return lines
 
 
-class _ReadLines(beam.DoFn):  # type: ignore[misc]
+class _ReadLines(beam.DoFn):
     def __init__(self, step: str, limit: int | None) -> None:
         self._limit = limit
         self._account = ledger.Account(step)
@@ -109,20 +112,20 @@ class _ReadLines(beam.DoFn):  # type: ignore[misc]
         left = self._limit
         for split in work:
             with files.open_file(split.file) as file:
-                for offset, block in blocks(file, split):
-                    table = table_of_lines(block, offset, split.file.path, split.file.modified)
+                for offset, words, size in blocks(file, split):
+                    table = table_of_lines(words, size, offset, split.file.path, split.file.modified)
                     if left is not None:
                         table = table.head(left)
                         left -= table.height
                     self._account.add("read", table.height)
-                    self._account.add("bytes", len(block))
-                    PROGRESS.add(rows=table.height, bytes=0 if split.file.compression else len(block))
+                    self._account.add("bytes", size)
+                    PROGRESS.add(rows=table.height, bytes=0 if split.file.compression else size)
                     yield to_batch(table)
                     if left == 0:
                         return
 
 
-def blocks(file: IO[bytes], split: files.Split) -> Iterator[tuple[int, bytes]]:
+def blocks(file: IO[bytes], split: files.Split) -> Iterator[tuple[int, Words, int]]:
     """The lines that begin in a split, as blocks of whole lines.
 
     Args:
@@ -130,7 +133,8 @@ def blocks(file: IO[bytes], split: files.Split) -> Iterator[tuple[int, bytes]]:
         split: which of its lines.
 
     Returns:
-        Pairs of a block's byte offset in the file and its bytes, which end with a line's end or the file's.
+        For each block its byte offset in the file, its text (`fabric_beam.views.padded`) and that text's size in bytes;
+        it ends with a line's end or the file's.
 
     Raises:
         InputError: if the file is not text, or a line is longer than 64 MiB.
@@ -138,7 +142,8 @@ def blocks(file: IO[bytes], split: files.Split) -> Iterator[tuple[int, bytes]]:
     Example:
         >>> import io
         >>> text = files.File("a.log", 12, None)
-        >>> list(blocks(io.BytesIO(b"one\\ntwo\\nsix"), files.Split(text, 1, 6)))
+        >>> [(offset, bytes(words)[:size]) for offset, words, size in
+        ...  blocks(io.BytesIO(b"one\\ntwo\\nsix"), files.Split(text, 1, 6))]
         [(4, b'two\\n')]
     """
     position = split.start
@@ -147,23 +152,34 @@ def blocks(file: IO[bytes], split: files.Split) -> Iterator[tuple[int, bytes]]:
         file.seek(position - 1)
         position += len(_line_end(file, split, position)) - 1
     while split.stop is None or position < split.stop:
-        size = _BLOCK if split.stop is None else min(_BLOCK, split.stop - position)
-        block = file.read(size)
-        if not block:
+        asked = _BLOCK if split.stop is None else min(_BLOCK, split.stop - position)
+        words = padded(asked + _ROOM)
+        data = memoryview(words.data).cast("B")
+        size = file.readinto(data[:asked])  # type: ignore[attr-defined]
+        if not size:
             return
         if not position:
-            _check_text(block, split.file.path)
-        if block[-1] != _NEWLINE:
-            block += _line_end(file, split, position)
-        yield position, block
-        position += len(block)
+            _check_text(bytes(data[: min(size, 4096)]), split.file.path)
+        if data[size - 1] != _NEWLINE:
+            end = _line_end(file, split, position)
+            if len(end) > _ROOM:
+                longer = padded(size + len(end))
+                longer.view(np.uint8)[:size] = words.view(np.uint8)[:size]
+                words, data = longer, memoryview(longer.data).cast("B")
+            data[size : size + len(end)] = end
+            size += len(end)
+        # What a short read left unwritten would be read as text.
+        words.view(np.uint8)[size:] = 0
+        yield position, words, size
+        position += size
 
 
 def _line_end(file: IO[bytes], split: files.Split, position: int) -> bytes:
     end = file.readline(_LONGEST_LINE)
     if len(end) == _LONGEST_LINE and end[-1] != _NEWLINE:
         raise InputError(
-            f"{split.file.path}: the line near byte {position} is longer than {_LONGEST_LINE >> 20} MiB. Is this a text file?"
+            f"{split.file.path}: the line near byte {position} is longer than {_LONGEST_LINE >> 20} MiB. "
+            "Is this a text file?"
         )
     return end
 
@@ -172,17 +188,22 @@ def _check_text(start: bytes, path: str) -> None:
     for magic, what in _MAGIC.items():
         if start.startswith(magic):
             raise InputError(f"{path} is not text but {what}.")
-    sample = np.frombuffer(start[:4096], np.uint8)
-    control = np.count_nonzero((sample < 32) & (sample != _NEWLINE) & (sample != 9) & (sample != 13) & (sample != 27))
+    sample = np.frombuffer(start, np.uint8)
+    control = np.count_nonzero(
+        (sample < 32) & (sample != _NEWLINE) & (sample != 9) & (sample != _RETURN) & (sample != 27)
+    )
     if control > max(len(sample) // 10, 8):
-        raise InputError(f"{path} is not text: {control} of its first {len(sample)} bytes are control characters. Is it a log?")
+        raise InputError(
+            f"{path} is not text: {control} of its first {len(sample)} bytes are control characters. Is it a log?"
+        )
 
 
-def table_of_lines(block: bytes, offset: int, source: str, modified: datetime | None) -> pl.DataFrame:
+def table_of_lines(words: Words, size: int, offset: int, source: str, modified: datetime | None) -> pl.DataFrame:
     """Lines as a table that points into their block.
 
     Args:
-        block: whole lines; the last one's end may be missing.
+        words: whole lines, padded; the last one's end may be missing.
+        size: how many bytes of it are text.
         offset: the block's byte offset in its file.
         source: the file.
         modified: when it was last changed.
@@ -191,33 +212,40 @@ def table_of_lines(block: bytes, offset: int, source: str, modified: datetime | 
         The columns of `SCHEMA`, a row a line.
 
     Example:
-        >>> table_of_lines(b"one\\r\\ntwo", 100, "a.log", None).select("body", "offset").rows()
+        >>> words = padded(8)
+        >>> words.view(np.uint8)[:8] = list(b"one\\r\\ntwo")
+        >>> table_of_lines(words, 8, 100, "a.log", None).select("body", "offset").rows()
         [('one', 100), ('two', 105)]
     """
-    text, starts, lengths = _lines(block)
+    text = Text(pa.py_buffer(words))
+    starts, lengths = _lines(text, size)
     offsets = starts + offset
-    if not block.isascii():
+    if (words & _NOT_ASCII).any():
+        raw = words.view(np.uint8)[:size].tobytes()
         try:
-            block.decode()
+            raw.decode()
         except UnicodeDecodeError:
-            text, starts, lengths = _lines(block.decode(errors="replace").encode())
+            raw = raw.decode(errors="replace").encode()
+            text = Text(pa.py_buffer(raw))
+            starts, lengths = _lines(text, len(raw))
     return pl.DataFrame(
         [
             text.cut(starts, lengths).alias("body"),
             pl.repeat(source, len(starts), dtype=pl.String, eager=True).alias("source"),
             pl.Series("offset", offsets),
-            pl.repeat(modified, len(starts), dtype=SCHEMA["observed_timestamp"], eager=True).alias("observed_timestamp"),
+            pl.repeat(modified, len(starts), dtype=SCHEMA["observed_timestamp"], eager=True).alias(
+                "observed_timestamp"
+            ),
         ]
     )
 
 
-def _lines(block: bytes) -> tuple[Text, Positions, Positions]:
-    text = Text(pa.py_buffer(block))
+def _lines(text: Text, size: int) -> tuple[Positions, Positions]:
+    """Where the lines of a text begin, and how long they are without their ends."""
     ends = text.positions("\n")
-    if block[-1] != _NEWLINE:
-        ends = np.append(ends, len(block))
+    if text.bytes[size - 1] != _NEWLINE:
+        ends = np.append(ends, size)
     starts = np.zeros(len(ends), np.int64)
     starts[1:] = ends[:-1] + 1
-    if b"\r" in block:
-        ends = ends - ((text.bytes[np.maximum(ends - 1, 0)] == 13) & (ends > starts))
-    return text, starts, ends - starts
+    ends -= (text.bytes[np.maximum(ends - 1, 0)] == _RETURN) & (ends > starts)
+    return starts, ends - starts

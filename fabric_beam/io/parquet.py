@@ -44,7 +44,7 @@ class WriteParquet(FileSink):
         super().__init__(endpoint.path, job=job, suffix="parquet", write=write, max_rows=max_rows)
 
 
-class ReadParquet(beam.PTransform):  # type: ignore[misc]
+class ReadParquet(beam.PTransform):
     """Read Parquet files, a row group at a time.
 
     Args:
@@ -99,7 +99,7 @@ def _parquet(handle: IO[bytes], path: str) -> pq.ParquetFile:
         raise InputError(f"{path} is not a readable Parquet file: {error}") from error
 
 
-class _ReadRows(beam.DoFn):  # type: ignore[misc]
+class _ReadRows(beam.DoFn):
     def __init__(self, step: str, schema: pl.Schema, limit: int | None) -> None:
         self._schema = schema
         self._limit = limit
@@ -132,4 +132,6 @@ class _ReadRows(beam.DoFn):  # type: ignore[misc]
         try:
             return table.select(pl.col(name).cast(dtype) for name, dtype in self._schema.items())
         except pl.exceptions.PolarsError as error:
-            raise SchemaError(f"{path}: its columns differ from the first file's ({', '.join(self._schema)}): {error}") from error
+            raise SchemaError(
+                f"{path}: its columns differ from the first file's ({', '.join(self._schema)}): {error}"
+            ) from error

@@ -17,7 +17,7 @@ from fabric_beam.io.jsonl import write_json_lines
 from fabric_beam.map_batches import as_batches
 
 
-class WriteStdout(beam.PTransform):  # type: ignore[misc]
+class WriteStdout(beam.PTransform):
     """Print rows as JSON Lines, to look at them or to pipe them on.
 
     Args:
@@ -37,7 +37,7 @@ class WriteStdout(beam.PTransform):  # type: ignore[misc]
         return batches | "Print" >> beam.ParDo(_Print(label))
 
 
-class _Print(beam.DoFn):  # type: ignore[misc]
+class _Print(beam.DoFn):
     def __init__(self, step: str) -> None:
         self._account = ledger.Account(step)
 

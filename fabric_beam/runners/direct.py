@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import DirectOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 
-class DirectRunner(FnApiRunner):  # type: ignore[misc]
+class DirectRunner(FnApiRunner):
     """Run on this machine's cores without servers, subprocesses or gRPC.
 
     Batches spend their time in Polars and Arrow, which release Python's lock, so threads of one process use every core

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import pickle
 import polars as pl
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.error_handling import ErrorHandler
@@ -28,7 +28,7 @@ def batch(**columns: Any) -> pl.DataFrame:
     return pl.DataFrame({name.replace("__", "."): values for name, values in columns.items()})
 
 
-class _Tables(beam.PTransform):  # type: ignore[misc]
+class _Tables(beam.PTransform):
     """Tables as a PCollection of batches, all of the first one's schema."""
 
     def __init__(self, tables: Sequence[pl.DataFrame]) -> None:
@@ -46,7 +46,8 @@ def read_all(source: beam.PTransform) -> pl.DataFrame:
         with beam.Pipeline(runner=DirectRunner(), options=_options()) as p:
             out = p | source
             out | "Save" >> _Save(Path(folder))
-        return pl.concat([out.element_type.empty(), *(from_batch(element) for element in _load(Path(folder)))])
+        hint: BatchOf = out.element_type
+        return pl.concat([hint.empty(), *(from_batch(element) for element in _load(Path(folder)))])
 
 
 def run(tables: pl.DataFrame | Sequence[pl.DataFrame], transform: beam.PTransform) -> list[Any]:
@@ -100,7 +101,7 @@ def _run(
     return hint if isinstance(hint, BatchOf) else BatchOf(arrow_schema(pl.DataFrame()))
 
 
-class _Save(beam.PTransform):  # type: ignore[misc]
+class _Save(beam.PTransform):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
@@ -110,7 +111,7 @@ class _Save(beam.PTransform):  # type: ignore[misc]
         return pcoll | beam.ParDo(_SaveElements(str(self._folder)))
 
 
-class _SaveElements(beam.DoFn):  # type: ignore[misc]
+class _SaveElements(beam.DoFn):
     def __init__(self, folder: str) -> None:
         self._folder = folder
 

@@ -31,13 +31,21 @@ def logs_parser() -> Parser:
     parser = Parser(
         prog="python -m pipelines.logs",
         description="Parse, validate, normalise, enrich, filter, aggregate, score and write log files.",
-        epilog=_EXAMPLES + "\nBeam's own options are taken too. Exit codes: 0 done and balanced, 1 failed, 2 usage, 3 the "
+        epilog=_EXAMPLES
+        + "\nBeam's own options are taken too. Exit codes: 0 done and balanced, 1 failed, 2 usage, 3 the "
         "ledger does not balance.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument_group("input and output").add_argument
-    add("--input", nargs="+", action="extend", metavar="PATTERN", required=True, help="paths, globs, folders, URLs, or -")
+    add(
+        "--input",
+        nargs="+",
+        action="extend",
+        metavar="PATTERN",
+        required=True,
+        help="paths, globs, folders, URLs, or -",
+    )
     add("--format", type=one_of("format", FORMATS), default="combined", help=f"{', '.join(FORMATS)} (%(default)s)")
     add("--pattern", metavar="REGEX", help="for --format regex: named groups become columns, __ in a name stands for .")
     add("--year", type=int, metavar="YYYY", help="for syslog times without a year (the file's date)")
@@ -58,9 +66,16 @@ def logs_parser() -> Parser:
     add("--map", action="append", default=[], metavar="COLUMN=SQL", help="make a column by an expression")
     add("--enrich", action="append", default=[], metavar="FILE:COLUMN", help="join a CSV, JSON or Parquet table")
     add("--where", metavar="SQL", help="keep only rows for which this is true")
-    add("--window", default="1m", metavar="SIZE", help="windows of the metrics: 30s, 1m, or sliding 5m/1m (%(default)s)")
+    add(
+        "--window", default="1m", metavar="SIZE", help="windows of the metrics: 30s, 1m, or sliding 5m/1m (%(default)s)"
+    )
     add("--by", nargs="+", default=["service.name"], metavar="COLUMN", help="series of the metrics (service.name)")
-    add("--measure", action="append", metavar="MEASURE", help="such as count or 'p99(http.response.body.size)' (by format)")
+    add(
+        "--measure",
+        action="append",
+        metavar="MEASURE",
+        help="such as count or 'p99(http.response.body.size)' (by format)",
+    )
     detectors = one_of("detector", DETECTORS)
     add("--detector", type=detectors, default=DETECTORS[0], help=f"{', '.join(DETECTORS)} (%(default)s)")
     add("--keep_original", action="store_true", help="write the original line with each event, as log.record.original")
@@ -94,7 +109,11 @@ def parse_logs(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options.tables = [_pair(text, ":", "--enrich FILE:COLUMN", last=True) for text in options.enrich]
     if (options.format == "regex") != (options.pattern is not None):
         raise UsageError("--format regex and --pattern REGEX go together.")
-    for path in [*options.input, *(table for table, _ in options.tables), *([options.contract] if options.contract else [])]:
+    for path in [
+        *options.input,
+        *(table for table, _ in options.tables),
+        *([options.contract] if options.contract else []),
+    ]:
         _exists(path)
     identity = json.dumps([sorted(options.input), options.format, options.pattern])
     options.job = hashlib.sha256(identity.encode()).hexdigest()[:10]
@@ -152,4 +171,6 @@ def _exists(path: str) -> None:
     parent = Path(path).parent
     if not parent.is_dir():
         raise InputError(f"There is no file {path!r}: there is no folder {str(parent)!r}.")
-    raise InputError(f"There is no file {path!r}. {nearest(path, [str(file) for file in sorted(parent.iterdir())[:20]])}")
+    raise InputError(
+        f"There is no file {path!r}. {nearest(path, [str(file) for file in sorted(parent.iterdir())[:20]])}"
+    )

@@ -53,7 +53,9 @@ class Report:
         source = next((name for name in _SOURCES if name in columns), "service.name")
         branches = {
             "throughput": Aggregate(self._options.window, ["severity_text", *status]),
-            "quantiles": Aggregate(self._options.window, [], [f"p{q}({name})" for name in measured for q in (50, 90, 99)] or ["count"]),
+            "quantiles": Aggregate(
+                self._options.window, [], [f"p{q}({name})" for name in measured for q in (50, 90, 99)] or ["count"]
+            ),
             "top_sources": Aggregate("3650d", [source]),
         }
         for name, aggregate in branches.items():
@@ -91,12 +93,18 @@ class Report:
 
     def _table(self, name: str) -> pl.DataFrame:
         files = sorted((self._folder / name).glob("**/*.parquet"))
-        return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files]) if files else pl.DataFrame()
+        return (
+            pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files]) if files else pl.DataFrame()
+        )
 
     def _write(self, ledger: Ledger, seconds: float) -> list[str]:
         alerts = self._table("alerts")
         found = findings(alerts, timedelta(microseconds=Window.parse(self._options.window).size))
-        lines = [f"{found.height} finding(s) in {alerts.height:,} anomalous window(s)" if alerts.height else "No anomalies found."]
+        lines = [
+            f"{found.height} finding(s) in {alerts.height:,} anomalous window(s)"
+            if alerts.height
+            else "No anomalies found."
+        ]
         for row in found.head(_TOP_FINDINGS).iter_rows(named=True):
             when = f"{row['start']:%Y-%m-%d %H:%M} to {row['end']:%H:%M}"
             lines.append(f"  {when}  {_series(row, self._options.by)}{row['reason']}")
@@ -120,7 +128,9 @@ class Report:
             "job": self._options.job,
         }
         page = render(
-            ReportTables(tables.throughput, tables.quantiles, tables.top_sources, alerts, tables.dead_letters, rejected),
+            ReportTables(
+                tables.throughput, tables.quantiles, tables.top_sources, alerts, tables.dead_letters, rejected
+            ),
             account,
             title="Logs",
             subtitle=", ".join(self._options.input),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipelines.parts.report import Report
 
 
-class WriteDataset(beam.PTransform):  # type: ignore[misc]
+class WriteDataset(beam.PTransform):
     """Write a dataset to each of the sinks that were asked for.
 
     Args:
@@ -32,7 +32,7 @@ class WriteDataset(beam.PTransform):  # type: ignore[misc]
         return pcoll
 
 
-class WriteDeadLetters(beam.PTransform):  # type: ignore[misc]
+class WriteDeadLetters(beam.PTransform):
     """Write dead letters to their sinks, and a sample of them to the report.
 
     Args:

@@ -9,6 +9,7 @@ from pathlib import Path
 import apache_beam as beam
 import polars as pl
 import pytest
+
 from fabric_beam import MapBatches, WriteTo
 from fabric_beam.errors import OutputError, UsageError
 from fabric_beam.testing import check_sink, run
@@ -29,7 +30,10 @@ def parquet(folder: Path) -> pl.DataFrame:
 
 
 def json_lines(folder: Path) -> pl.DataFrame:
-    tables = [pl.read_ndjson(path, schema=EVENTS.schema | {"timestamp": pl.String}) for path in sorted(folder.glob("**/*.jsonl"))]
+    tables = [
+        pl.read_ndjson(path, schema=EVENTS.schema | {"timestamp": pl.String})
+        for path in sorted(folder.glob("**/*.jsonl"))
+    ]
     return pl.concat(tables).with_columns(pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC"))
 
 
@@ -42,7 +46,7 @@ def test_file_sinks_keep_the_rules_of_sinks(tmp_path: Path, scheme: str, read: C
 def test_rows_are_partitioned_by_date(tmp_path: Path) -> None:
     """Rows with an event time lie in folders of their UTC date."""
     run(EVENTS, WriteTo(f"parquet:{tmp_path}"))
-    assert ["date=2026-01-01", "date=2026-01-02"] == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["date=2026-01-01", "date=2026-01-02"]
     dates = parquet(tmp_path / "date=2026-01-02")["timestamp"].dt.date().unique().to_list()
     assert [datetime(2026, 1, 2).date()] == dates
 
@@ -78,7 +82,7 @@ def test_a_failed_run_puts_nothing_in_place(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="boom"):
         run(EVENTS, WriteAndFail())
-    assert [] == [path for path in tmp_path.glob("**/*.parquet") if ".tmp-" not in str(path)]
+    assert [path for path in tmp_path.glob("**/*.parquet") if ".tmp-" not in str(path)] == []
 
 
 def test_no_rows_leave_a_file_with_the_schema(tmp_path: Path) -> None:

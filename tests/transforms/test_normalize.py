@@ -15,7 +15,7 @@ from fabric_beam.kernel import Split
 from fabric_beam.testing import batch, collect_with_dead_letters
 from fabric_beam.testing.checks import check_transform
 from transforms.formats.combined import AccessLog
-from transforms.normalize import Normalize, NormalizeKernel
+from transforms.normalize import _NAMES, _NAMES_OF_HTTP, Normalize, NormalizeKernel, _key
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -177,6 +177,13 @@ def test_durations_become_seconds(name: str, value: Any, seconds: float) -> None
     assert name not in table.columns
 
 
+def test_no_name_stands_for_two_things() -> None:
+    """Each usual name has one meaning, and is written as names are looked up."""
+    names = [key for keys in [*(keys.split() for keys in _NAMES.values()), *_NAMES_OF_HTTP.values()] for key in keys]
+    assert len(names) == len(set(names))
+    assert names == [_key(name) for name in names]
+
+
 def test_what_is_no_request_keeps_its_own_size_and_status() -> None:
     """Without a method, URL, status or user agent, `size`, `status` and durations are not HTTP's."""
     table = normalize(events(status=["done"], size=["3 kB"], duration_ms=[12]))
@@ -256,7 +263,7 @@ def test_mapped_columns_are_what_the_expressions_say(rows: list[tuple[str, int |
     table = table.with_columns(pl.lit(AT).dt.cast_time_unit("us").alias("timestamp"))
     mapping = {"service.name": "split_part(source, '/', 2)", "http.response.body.size": "http.response.body.size * 2"}
     found = normalize(table, mapping)
-    parts = [(source.split("/") + [""])[1] for source, _ in rows]
+    parts = [[*source.split("/"), ""][1] for source, _ in rows]
     assert [name or "" for name in found["service.name"]] == parts
     assert found["http.response.body.size"].to_list() == [None if size is None else size * 2 for _, size in rows]
     assert found["source"].to_list() == [source for source, _ in rows]

@@ -114,12 +114,17 @@ class RobustZScore(Detector):
         if any(name in self.fill_zero for name in measures):
             rows, series, filled = self._fill(rows, series)
         keys = rows.select(WINDOW_START, WINDOW_END, *by)
-        verdicts = pl.concat([keys.hstack(self._judge(rows[name], series, filled)) for name in measures])
         # Rows by time, then series; the measures of each row side by side.
-        order = np.lexsort((series, rows[WINDOW_START].to_physical().fill_null(0).to_numpy()))
-        index = (order[:, None] + rows.height * np.arange(len(measures))).ravel()
-        shown = ~np.tile(filled, len(measures)) | verdicts["is_anomaly"].to_numpy()
-        return _explain(verdicts[index[shown[index]]]).select(*keys.columns, *VERDICT)
+        place = np.empty(rows.height, np.int64)
+        place[np.lexsort((series, rows[WINDOW_START].to_physical().fill_null(0).to_numpy()))] = np.arange(rows.height)
+        parts, places = [], []
+        for name in measures:
+            verdicts = self._judge(rows[name], series, filled)
+            shown = np.flatnonzero(~filled | verdicts["is_anomaly"].to_numpy())
+            parts.append(keys[shown].hstack(verdicts[shown]))
+            places.append(place[shown])
+        order = np.argsort(np.concatenate(places), kind="stable")
+        return _explain(pl.concat(parts)[order]).select(*keys.columns, *VERDICT)
 
     def _check(self, table: pl.DataFrame, by: Sequence[str]) -> list[str]:
         measures = measures_of(table, by, self.measures, "RobustZScore")
@@ -138,9 +143,7 @@ class RobustZScore(Detector):
         Of each gap only the first `history` windows, which leave nothing else in the history.
         """
         start = rows[WINDOW_START].to_physical().fill_null(0).to_numpy()
-        size = (
-            rows.select((pl.col(WINDOW_END) - pl.col(WINDOW_START)).to_physical().fill_null(0)).to_series().to_numpy()
-        )
+        size = (rows[WINDOW_END] - rows[WINDOW_START]).to_physical().fill_null(0).to_numpy()
         missing = np.zeros(len(start), np.int64)
         missing[:-1] = np.diff(start) // np.maximum(size[:-1], 1) - 1
         missing[:-1][(series[1:] != series[:-1]) | (size[:-1] <= 0)] = 0
@@ -161,7 +164,7 @@ class RobustZScore(Detector):
         at = np.flatnonzero(np.isfinite(values))
         score, median = np.full((2, len(values)), np.nan)
         windows = np.zeros(len(values), np.int64)
-        score[at], median[at], windows[at] = self._scores(values[at], series[at], counts)
+        score[at], median[at], windows[at] = self._scores(values[at], series[at], filled[at], counts)
         values[~np.isfinite(values)] = np.nan
         return pl.DataFrame(
             {
@@ -175,7 +178,7 @@ class RobustZScore(Detector):
             }
         )
 
-    def _scores(self, values: Floats, series: Integers, counts: bool) -> tuple[Floats, Floats, Integers]:
+    def _scores(self, values: Floats, series: Integers, filled: Flags, counts: bool) -> tuple[Floats, Floats, Integers]:
         """The scores of finite values, series by series in order of time; the histories' medians and lengths."""
         rows = np.arange(len(values))
         starts = np.ones(len(values), np.bool_)
@@ -184,7 +187,10 @@ class RobustZScore(Detector):
         score, median = np.full((2, len(values)), np.nan)
         judged = _roots(values) if counts else values
         before = sliding_window_view(np.concatenate([np.zeros(self.history), judged]), self.history)
-        enough = np.flatnonzero(windows >= self.min_history)
+        # An empty window is anomalous only if the median is above the threshold: most need no look at their history.
+        high = np.concatenate([[0], np.cumsum(judged > self.threshold)])
+        looked_at = ~filled | (2 * (high[rows] - high[rows - windows]) >= windows)
+        enough = np.flatnonzero((windows >= self.min_history) & looked_at)
         for first in range(0, len(enough), _CHUNK):
             at = enough[first : first + _CHUNK]
             low, high, scale = _middles_and_scale(before[at], windows[at])

@@ -15,7 +15,11 @@ from fabric_beam.kernel import Split, reject
 from fabric_beam.views import LOW_BYTES, Mask, Positions, Text, Words, are_digits, eight_digits, first_byte, pieces
 
 _QUOTED = r'"((?:[^"\\]|\\.)*)"'
-_COMMON = r"^(\S+) (\S+) (.+?) \[([0-9]{2}/[A-Z][a-z]{2}/[12][0-9]{3}(?::[0-9]{2}){3} [+-][0-9]{4})\] " + _QUOTED + r" ([0-9]{3}) ([0-9]+|-)"
+_COMMON = (
+    r"^(\S+) (\S+) (.+?) \[([0-9]{2}/[A-Z][a-z]{2}/[12][0-9]{3}(?::[0-9]{2}){3} [+-][0-9]{4})\] "
+    + _QUOTED
+    + r" ([0-9]{3}) ([0-9]+|-)"
+)
 _REQUEST = r"^([A-Za-z]{3,16}) (.*) HTTP/([0-9]\.[0-9])$"
 _FIELDS = {
     "timestamp": pl.Datetime("us", "UTC"),
@@ -95,42 +99,49 @@ class AccessLog:
         rows, quotes = _quotes(text, starts, starts + lengths, self._quotes)
         starts, ends = starts[rows], (starts + lengths)[rows]
         first, second = quotes[:2]
-        stamp = first - len('[17/May/2015:10:05:03 +0000] ')
+        stamp = first - len("[17/May/2015:10:05:03 +0000] ")
         names = stamp - len(" - - ")
         size = second + len('" 200 ')
         size_ends = quotes[2] - 1 if self.format == "combined" else ends
         # What follows reads at fixed distances from the quotes: lines that are too short for it are left out first.
-        fits = (names > starts) & (second - first >= len('"GET / HTTP/1.1')) & (size_ends > size) & (size_ends - size <= 8)
+        fits = (
+            (names > starts) & (second - first >= len('"GET / HTTP/1.1')) & (size_ends > size) & (size_ends - size <= 8)
+        )
         if not fits.all():
             rows, quotes = rows[fits], quotes[:, fits]
-            starts, ends, stamp, names, size, size_ends = (x[fits] for x in (starts, ends, stamp, names, size, size_ends))
+            starts, ends, stamp, names, size, size_ends = (
+                x[fits] for x in (starts, ends, stamp, names, size, size_ends)
+            )
             first, second = quotes[:2]
 
         ok = (text.load(names) & LOW_BYTES[5]) == _word(" - - ")
         ok &= _spaceless(text, starts, names - starts)
         timestamp, is_time = _times(text, stamp)
-        method, is_request = _request(text, first + 1, second)
+        method, version, is_request = _request(text, first + 1, second)
         status, is_status = _status(text.load(second + 1))
         sizes, is_number, is_size = _sizes(text.load(size_ends - 8), size_ends - size)
         ok &= is_time & is_request & is_status & is_size
         if self.format == "combined":
             _, _, third, fourth, fifth, sixth = quotes
             byte = text.bytes
-            ok &= (byte[third - 1] == _SPACE) & (byte[fourth + 1] == _SPACE) & (fifth == fourth + 2) & (sixth + 1 == ends)
+            ok &= (
+                (byte[third - 1] == _SPACE) & (byte[fourth + 1] == _SPACE) & (fifth == fourth + 2) & (sixth + 1 == ends)
+            )
             ok &= (byte[fourth - 1] != _BACKSLASH) & (byte[sixth - 1] != _BACKSLASH)
         if not ok.all():
             rows, quotes, starts, names = rows[ok], quotes[:, ok], starts[ok], names[ok]
-            timestamp, method, status, sizes, is_number = (x[ok] for x in (timestamp, method, status, sizes, is_number))
+            timestamp, method, version = timestamp[ok], method[ok], version[ok]
+            status, sizes, is_number = status[ok], sizes[ok], is_number[ok]
             first, second = quotes[:2]
 
-        target = first + method + 2
+        target = first + _METHOD_LENGTHS[method] + 2
         columns = {
             "timestamp": pl.Series(timestamp).cast(_FIELDS["timestamp"]),
             "client.address": _or_dash(text, starts, names - starts),
             "user.name": pl.repeat(None, len(rows), dtype=pl.String, eager=True),
-            "http.request.method": text.cut(first + 1, method),
+            "http.request.method": _METHOD_NAMES.gather(method),
             "url.original": text.cut(target, second - len(" HTTP/1.1") - target),
-            "network.protocol.version": text.cut(second - 3, np.full(len(rows), 3)),
+            "network.protocol.version": _VERSIONS.gather(version),
             "http.response.status_code": pl.Series(status),
             "http.response.body.size": pl.Series(sizes),
         }
@@ -145,12 +156,17 @@ class AccessLog:
 
     def _match(self, table: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
         """Fields of the lines that the regular expression takes apart, and which lines those are."""
-        groups = table.select(pl.col("body").str.extract_groups(self._pattern).alias("groups"))["groups"].struct.unnest()
+        groups = table.select(pl.col("body").str.extract_groups(self._pattern).alias("groups"))[
+            "groups"
+        ].struct.unnest()
         names = ["client.address", "ident", "user.name", "time", "request", "status", "size", "referer", "agent"]
         groups.columns = names[: groups.width]
         request = pl.col("request").str.extract_groups(_REQUEST).struct
         fields = groups.with_columns(
-            pl.col("time").str.to_datetime("%d/%b/%Y:%H:%M:%S %z", strict=False).dt.convert_time_zone("UTC").alias("timestamp"),
+            pl.col("time")
+            .str.to_datetime("%d/%b/%Y:%H:%M:%S %z", strict=False)
+            .dt.convert_time_zone("UTC")
+            .alias("timestamp"),
             request.field("1").alias("http.request.method"),
             pl.coalesce(request.field("2"), "request").alias("url.original"),
             request.field("3").alias("network.protocol.version"),
@@ -172,7 +188,14 @@ class AccessLog:
             .when(~body.str.contains(r"\[\d{1,2}/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"))
             .then(pl.lit("no time stamp of the form [17/May/2015:10:05:03 +0000]"))
             .when(quotes < self._quotes)
-            .then(pl.format("{} quotes where the {} format has {}: a field is missing or cut off", quotes, pl.lit(self.format), self._quotes))
+            .then(
+                pl.format(
+                    "{} quotes where the {} format has {}: a field is missing or cut off",
+                    quotes,
+                    pl.lit(self.format),
+                    self._quotes,
+                )
+            )
             .when(~body.str.contains(r'" \d{3} (\d+|-)'))
             .then(pl.lit("no status and size after the request"))
             .otherwise(pl.lit(f"the line does not have the fields of the {self.format} format"))
@@ -187,11 +210,15 @@ def _word(text: str) -> np.uint64:
     return np.uint64(int.from_bytes(text.encode(), "little"))
 
 
-_METHODS = [_word(name) for name in ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE")]
+_METHOD_NAMES = pl.Series(["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"])
+_METHOD_LENGTHS = np.array([len(name) for name in _METHOD_NAMES])
+#: Each method and the space behind it: the word, and which bytes of a word to compare with it.
+_METHODS = [(_word(f"{name} "), LOW_BYTES[len(name) + 1]) for name in _METHOD_NAMES]
+_VERSIONS = pl.Series([f"{major}.{minor}" for major in range(10) for minor in range(10)])
 
 
 def _quotes(text: Text, starts: Positions, ends: Positions, count: int) -> tuple[Positions, Positions]:
-    """The lines with exactly `count` quotes, and where their quotes are, as an array of count × lines."""
+    """The lines with exactly `count` quotes, and where their quotes are, a row for each quote of a line."""
     at = text.positions('"')
     if len(at) == count * len(starts):
         table = np.ascontiguousarray(at.reshape(-1, count).T)
@@ -234,19 +261,24 @@ def _sizes(words: Words, lengths: Positions) -> tuple[Positions, Mask, Mask]:
     return eight_digits(digits), ~dash, number | dash
 
 
-def _request(text: Text, starts: Positions, ends: Positions) -> tuple[Positions, Mask]:
-    """The length of the method of `METHOD target HTTP/x.y`, and which requests have that shape."""
+def _request(text: Text, starts: Positions, ends: Positions) -> tuple[Positions, Positions, Mask]:
+    """`METHOD target HTTP/x.y`: places in `_METHODS` and `_VERSIONS`, and which requests have that shape."""
     head = text.load(starts)
-    method = first_byte(head, " ")
-    name = head & LOW_BYTES[method]
-    ok = name == _METHODS[0]
-    for known in _METHODS[1:]:
-        ok |= name == known
-    version = text.load(ends - len("HTTP/1.1"))
-    ok &= (version & np.uint64(0x00FF00FFFFFFFFFF)) == _word("HTTP/\0.")
-    ok &= are_digits(version, 0xFF00FF0000000000)
-    ok &= (text.bytes[ends - len(" HTTP/1.1")] == _SPACE) & (ends - starts >= method + len("  HTTP/1.1"))
-    return method, ok
+    method = np.zeros(len(starts), np.int64)
+    ok = (head & _METHODS[0][1]) == _METHODS[0][0]
+    for place, (word, mask) in enumerate(_METHODS[1:], 1):
+        if ok.all():
+            break
+        found = (head & mask) == word
+        method[found] = place
+        ok |= found
+    tail = text.load(ends - len("HTTP/1.1"))
+    ok &= (tail & np.uint64(0x00FF00FFFFFFFFFF)) == _word("HTTP/\0.")
+    ok &= are_digits(tail, 0xFF00FF0000000000)
+    ok &= text.bytes[ends - len(" HTTP/1.1")] == _SPACE
+    ok &= ends - starts >= _METHOD_LENGTHS[method] + len("  HTTP/1.1")
+    version = ((tail >> np.uint64(40)) & np.uint64(15)) * np.uint64(10) + ((tail >> np.uint64(56)) & np.uint64(15))
+    return method, np.where(ok, version, 0).astype(np.int64), ok
 
 
 def _times(text: Text, starts: Positions) -> tuple[Positions, Mask]:
@@ -256,14 +288,21 @@ def _times(text: Text, starts: Positions) -> tuple[Positions, Mask]:
     ok = (year >> np.uint64(56)) == ord(":")
     ok &= (clock & np.uint64(0x0000FF0000FF0000)) == _word("\0\0:\0\0 ")
     ok &= are_digits(year, 0x00FFFF0000000000) & are_digits(clock, 0x000000FFFF00FFFF)
-    hours, minutes, seconds = _two_digits(year >> np.uint64(40)), _two_digits(clock), _two_digits(clock >> np.uint64(24))
+    hours, minutes, seconds = (
+        _two_digits(year >> np.uint64(40)),
+        _two_digits(clock),
+        _two_digits(clock >> np.uint64(24)),
+    )
     ok &= (hours < 24) & (minutes < 60) & (seconds < 60)
     # A log's date and zone change rarely: they are read once for each run of lines that share them.
     year = year & LOW_BYTES[5]
     changes = np.ones(len(starts), np.bool_)
     changes[1:] = (date[1:] != date[:-1]) | (year[1:] != year[:-1]) | (zone[1:] != zone[:-1])
     heads = np.flatnonzero(changes)
-    days = [_midnight(*words) for words in zip(date[heads].tolist(), year[heads].tolist(), zone[heads].tolist(), strict=True)]
+    days = [
+        _midnight(*words)
+        for words in zip(date[heads].tolist(), year[heads].tolist(), zone[heads].tolist(), strict=True)
+    ]
     counts = np.diff(np.append(heads, len(starts)))
     ok &= np.repeat(np.array([day is not None for day in days], np.bool_), counts)
     midnight = np.repeat(np.array([day or 0 for day in days], np.int64), counts)

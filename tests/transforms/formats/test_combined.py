@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import polars as pl
 import pytest
-from fabric_beam.testing import check_transform
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fabric_beam.testing import check_transform
 from transforms.formats.combined import AccessLog
 from transforms.parse import Parse
 
@@ -49,7 +50,9 @@ def reference(line: str) -> dict[str, Any] | None:
     return {name: None if value == "-" else value for name, value in fields.items()}
 
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_characters='"\\\n\r', exclude_categories=("Cc", "Zl", "Zp")), max_size=40)
+TEXT = st.text(
+    st.characters(codec="utf-8", exclude_characters='"\\\n\r', exclude_categories=("Cc", "Zl", "Zp")), max_size=40
+)
 SPACELESS = st.text(st.sampled_from("0123456789abcdef.:-é"), min_size=1, max_size=45)
 ESCAPED = st.one_of(TEXT, TEXT.map(lambda text: text + '\\"x'), st.just("-"), st.just(""))
 TIMES = st.builds(
@@ -58,13 +61,19 @@ TIMES = st.builds(
     st.sampled_from(["+0000", "-0730", "+1400"]),
 )
 REQUESTS = st.one_of(
-    st.builds("{} {} HTTP/{}".format, st.sampled_from(["GET", "POST", "PROPFIND", "DELETE", "get"]), TEXT, st.sampled_from(["1.0", "1.1", "2.0"])),
+    st.builds(
+        "{} {} HTTP/{}".format,
+        st.sampled_from(["GET", "POST", "PROPFIND", "DELETE", "get"]),
+        TEXT,
+        st.sampled_from(["1.0", "1.1", "2.0"]),
+    ),
     ESCAPED,
 )
 SIZES = st.one_of(st.integers(0, 10**12).map(str), st.just("-"))
 GOOD = st.builds(
     '{} {} {} [{}] "{}" {} {} "{}" "{}"'.format,
-    SPACELESS, st.sampled_from(["-", "ident"]), st.sampled_from(["-", "ann", "ann b"]), TIMES, REQUESTS, st.integers(100, 599), SIZES, ESCAPED, ESCAPED,
+    SPACELESS, st.sampled_from(["-", "ident"]), st.sampled_from(["-", "ann", "ann b"]), TIMES,
+    REQUESTS, st.integers(100, 599), SIZES, ESCAPED, ESCAPED,
 )  # fmt: skip
 
 
@@ -85,7 +94,9 @@ def test_lines_are_read_as_the_reference_reads_them(lines: list[str]) -> None:
     result = AccessLog()(table)
     expected = [reference(line) for line in lines]
     assert [n for n, fields in enumerate(expected) if fields is not None] == result.kept["offset"].to_list()
-    assert [fields for fields in expected if fields is not None] == result.kept.drop("log.record.original", "offset").to_dicts()
+    assert [fields for fields in expected if fields is not None] == result.kept.drop(
+        "log.record.original", "offset"
+    ).to_dicts()
     assert [n for n, fields in enumerate(expected) if fields is None] == result.rejected["offset"].to_list()
     assert [lines[n] for n in result.kept["offset"]] == result.kept["log.record.original"].to_list()
 
@@ -121,4 +132,4 @@ def test_a_real_log_is_read_but_for_its_malformed_line(real_data: Path) -> None:
     result = AccessLog()(pl.DataFrame({"body": lines}))
     expected = [reference(line) for line in lines]
     assert [fields for fields in expected if fields] == result.kept.drop("log.record.original").to_dicts()
-    assert 1 == result.rejected.height
+    assert result.rejected.height == 1
