@@ -45,7 +45,16 @@ def to_batch(table: pl.DataFrame) -> pa.RecordBatch:
     """
     arrow = table.rechunk().to_arrow(compat_level=_VIEWS)
     batches = arrow.to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=arrow.schema)
+    if not batches:
+        return pa.RecordBatch.from_pylist([], schema=arrow.schema)
+    if any(pa.types.is_large_list(field.type) for field in arrow.schema):
+        return pa.RecordBatch.from_arrays([_from_zero(column) for column in batches[0].columns], schema=arrow.schema)
+    return batches[0]
+
+
+def _from_zero(column: pa.Array) -> pa.Array:
+    """Lists whose values begin at zero: pyarrow 16 writes IPC that cannot be read where those of a slice do not."""
+    return pa.concat_arrays([column, column.slice(0, 0)]) if pa.types.is_large_list(column.type) else column
 
 
 def arrow_schema(table: pl.DataFrame) -> pa.Schema:

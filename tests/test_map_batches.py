@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabric_beam import FromBatches, MapBatches, Split, ToBatches, reject
-from fabric_beam.batches import BatchCoder, BatchOf, to_batch
+from fabric_beam.batches import BatchCoder, BatchOf, from_batch, to_batch
 from fabric_beam.errors import RejectedRowsError, SchemaError
 from fabric_beam.ledger import Ledger
 from fabric_beam.runners.direct import DirectRunner
@@ -127,6 +127,12 @@ def test_the_coder_gives_back_what_it_was_given(rows: list[tuple[str, int | None
     """Batches survive Arrow IPC unchanged."""
     table = pl.DataFrame(rows, schema={"text": pl.String, "number": pl.Int64, "real": pl.Float64}, orient="row")
     assert to_batch(table).equals(BatchCoder().decode(BatchCoder().encode(to_batch(table))))
+
+
+def test_the_coder_gives_back_slices_of_lists() -> None:
+    """Lists whose values lie in the middle of a longer column survive too."""
+    table = pl.DataFrame({"n": range(100), "list": [[n, n + 1] for n in range(100)]})[40:60]
+    assert table.equals(from_batch(BatchCoder().decode(BatchCoder().encode(to_batch(table)))))
 
 
 def test_type_hints_tell_schemas_apart() -> None:

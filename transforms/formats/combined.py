@@ -78,13 +78,13 @@ class AccessLog:
             usual[candidates[fits]] = True
         if usual.all():
             return self._split(fields, table, table.clear())
-        odd = ~pl.Series(usual)
-        slow, parsed = self._match(table.filter(odd))
-        rejected = table.filter(odd).filter(~parsed)
+        odd = table.filter(~usual)
+        slow, parsed = self._match(odd)
+        if not slow.height:
+            return self._split(fields, table.filter(usual), odd)
         order = np.concatenate([np.flatnonzero(usual), np.flatnonzero(~usual)[parsed.to_numpy()]])
-        kept = np.sort(order)
-        fields = pl.concat([fields, slow]).select(pl.all().gather(np.argsort(order)))
-        return self._split(fields, table.select(pl.all().gather(kept)), rejected)
+        fields = pl.concat([fields, slow])[np.argsort(order)]
+        return self._split(fields, table[np.sort(order)], odd.filter(~parsed))
 
     def _split(self, fields: pl.DataFrame, kept: pl.DataFrame, rejected: pl.DataFrame) -> Split:
         rest = kept.drop("body", *self._fields, strict=False)
@@ -100,22 +100,24 @@ class AccessLog:
         starts, ends = starts[rows], (starts + lengths)[rows]
         first, second = quotes[:2]
         stamp = first - len("[17/May/2015:10:05:03 +0000] ")
-        names = stamp - len(" - - ")
         size = second + len('" 200 ')
         size_ends = quotes[2] - 1 if self.format == "combined" else ends
         # What follows reads at fixed distances from the quotes: lines that are too short for it are left out first.
         fits = (
-            (names > starts) & (second - first >= len('"GET / HTTP/1.1')) & (size_ends > size) & (size_ends - size <= 8)
+            (stamp - starts > len("- - - "))
+            & (second - first >= len('"GET / HTTP/1.1'))
+            & (size_ends > size)
+            & (size_ends - size <= 8)
         )
         if not fits.all():
             rows, quotes = rows[fits], quotes[:, fits]
-            starts, ends, stamp, names, size, size_ends = (
-                x[fits] for x in (starts, ends, stamp, names, size, size_ends)
-            )
+            starts, ends, stamp, size, size_ends = (x[fits] for x in (starts, ends, stamp, size, size_ends))
             first, second = quotes[:2]
 
-        ok = (text.load(names) & LOW_BYTES[5]) == _word(" - - ")
-        ok &= _spaceless(text, starts, names - starts)
+        address = _to_space(text, starts, stamp - starts)
+        user = starts + address + len(" - ")
+        ok = (text.load(starts + address) & LOW_BYTES[3]) == _word(" - ")
+        ok &= (address > 0) & (user < stamp - 1) & (text.bytes[stamp - 1] == _SPACE)
         timestamp, is_time = _times(text, stamp)
         method, version, is_request = _request(text, first + 1, second)
         status, is_status = _status(text.load(second + 1))
@@ -129,7 +131,8 @@ class AccessLog:
             )
             ok &= (byte[fourth - 1] != _BACKSLASH) & (byte[sixth - 1] != _BACKSLASH)
         if not ok.all():
-            rows, quotes, starts, names = rows[ok], quotes[:, ok], starts[ok], names[ok]
+            rows, quotes, starts, stamp = rows[ok], quotes[:, ok], starts[ok], stamp[ok]
+            address, user = address[ok], user[ok]
             timestamp, method, version = timestamp[ok], method[ok], version[ok]
             status, sizes, is_number = status[ok], sizes[ok], is_number[ok]
             first, second = quotes[:2]
@@ -137,8 +140,8 @@ class AccessLog:
         target = first + _METHOD_LENGTHS[method] + 2
         columns = {
             "timestamp": pl.Series(timestamp).cast(_FIELDS["timestamp"]),
-            "client.address": _or_dash(text, starts, names - starts),
-            "user.name": pl.repeat(None, len(rows), dtype=pl.String, eager=True),
+            "client.address": _or_dash(text, starts, address),
+            "user.name": _or_dash(text, user, stamp - 1 - user),
             "http.request.method": _METHOD_NAMES.gather(method),
             "url.original": text.cut(target, second - len(" HTTP/1.1") - target),
             "network.protocol.version": _VERSIONS.gather(version),
@@ -231,15 +234,23 @@ def _quotes(text: Text, starts: Positions, ends: Positions, count: int) -> tuple
 
 def _or_dash(text: Text, starts: Positions, lengths: Positions) -> pl.Series:
     """Pieces of text, null where they are `-`."""
-    return text.cut(starts, lengths, (lengths != 1) | (text.bytes[starts] != _DASH))
+    given = (lengths != 1) | (text.bytes[starts] != _DASH)
+    if not given.any():
+        return pl.repeat(None, len(starts), dtype=pl.String, eager=True)
+    return text.cut(starts, lengths, given)
 
 
-def _spaceless(text: Text, starts: Positions, lengths: Positions) -> Mask:
-    """Which pieces have no space in them."""
-    ok = np.ones(len(starts), np.bool_)
-    for place in range(0, int(lengths.max(initial=0)), 8):
-        ok &= first_byte(text.load(starts + place), " ") >= np.clip(lengths - place, 0, 8)
-    return ok
+def _to_space(text: Text, starts: Positions, limits: Positions) -> Positions:
+    """How many bytes it is from each start to the next space, at most its limit."""
+    lengths = np.zeros(len(starts), np.int64)
+    open_ = np.ones(len(starts), np.bool_)
+    for place in range(0, int(limits.max(initial=0)), 8):
+        step = first_byte(text.load(starts + place), " ")
+        lengths += step * open_
+        open_ &= step == 8
+        if not open_.any():
+            break
+    return np.minimum(lengths, limits)
 
 
 def _status(words: Words) -> tuple[npt.NDArray[np.int32], Mask]:
