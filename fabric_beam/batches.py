@@ -14,6 +14,7 @@ EVENT_TIME = ("timestamp", "window_start")
 
 #: The newest string and binary layouts (views), so that Polars and Arrow share memory instead of copying.
 _VIEWS = pl.CompatLevel.newest()
+_SMALL = 1 << 16
 
 
 def from_batch(batch: pa.RecordBatch) -> pl.DataFrame:
@@ -73,6 +74,19 @@ def event_time(schema: pa.Schema) -> str | None:
     return next((name for name in EVENT_TIME if name in times), None)
 
 
+def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose strings own about the bytes they need.
+
+    A few rows left over of many still point into the blocks of all of them, and those would be sent along.
+    """
+    table = from_batch(batch)
+    if batch.get_total_buffer_size() <= 2 * table.estimated_size() + _SMALL:
+        return batch
+    copied = pl.from_arrow(table.to_arrow(compat_level=pl.CompatLevel.oldest()), schema=table.schema)
+    assert isinstance(copied, pl.DataFrame)
+    return to_batch(copied)
+
+
 class BatchOf(typehints.TypeConstraint):
     """The type hint of a PCollection of batches that all have one schema.
 
@@ -116,6 +130,7 @@ class BatchCoder(coders.Coder):
     """
 
     def encode(self, value: pa.RecordBatch) -> bytes:
+        value = _compact(value)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, value.schema) as writer:
             writer.write_batch(value)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import apache_beam as beam
 import polars as pl
+import pyarrow as pa
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from hypothesis import given, settings
@@ -131,8 +132,17 @@ def test_the_coder_gives_back_what_it_was_given(rows: list[tuple[str, int | None
 
 def test_the_coder_gives_back_slices_of_lists() -> None:
     """Lists whose values lie in the middle of a longer column survive too."""
-    table = pl.DataFrame({"n": range(100), "list": [[n, n + 1] for n in range(100)]})[40:60]
+    lists = pa.LargeListArray.from_arrays(pa.array([5, 7, 9], pa.int64()), pa.array(range(20)))
+    table = from_batch(pa.RecordBatch.from_arrays([lists], ["list"]))
     assert table.equals(from_batch(BatchCoder().decode(BatchCoder().encode(to_batch(table)))))
+
+
+def test_the_coder_sends_only_the_bytes_of_the_rows_it_is_given() -> None:
+    """One row left over of many does not bring the text of all of them along."""
+    table = pl.DataFrame({"body": [f"a line of text that is long enough, number {n}" for n in range(50_000)]})
+    encoded = BatchCoder().encode(to_batch(table.filter(pl.col("body").str.ends_with("number 7"))))
+    assert len(encoded) < 2_000
+    assert ["a line of text that is long enough, number 7"] == from_batch(BatchCoder().decode(encoded))["body"].to_list()
 
 
 def test_type_hints_tell_schemas_apart() -> None:
