@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import polars as pl
@@ -15,6 +16,9 @@ EVENT_TIME = ("timestamp", "window_start")
 #: The newest string and binary layouts (views), so that Polars and Arrow share memory instead of copying.
 _VIEWS = pl.CompatLevel.newest()
 _SMALL = 1 << 16
+#: The tables behind batches that are alive, by the batch's `id`: the next step of a fused stage gets the very object
+#: that the step before made, and importing its strings again would mean validating every byte of them again.
+_TABLES: dict[int, tuple[weakref.ref[pa.RecordBatch], pl.DataFrame]] = {}
 
 
 def from_batch(batch: pa.RecordBatch) -> pl.DataFrame:
@@ -26,6 +30,9 @@ def from_batch(batch: pa.RecordBatch) -> pl.DataFrame:
     Returns:
         The same rows and columns.
     """
+    known = _TABLES.get(id(batch))
+    if known is not None and known[0]() is batch:
+        return known[1]
     table = pl.from_arrow(batch)
     assert isinstance(table, pl.DataFrame)
     return table
@@ -50,7 +57,9 @@ def to_batch(table: pl.DataFrame) -> pa.RecordBatch:
         return pa.RecordBatch.from_pylist([], schema=arrow.schema)
     if any(pa.types.is_large_list(field.type) for field in arrow.schema):
         return pa.RecordBatch.from_arrays([_from_zero(column) for column in batches[0].columns], schema=arrow.schema)
-    return batches[0]
+    batch, key = batches[0], id(batches[0])
+    _TABLES[key] = (weakref.ref(batch, lambda _: _TABLES.pop(key, None)), table)
+    return batch
 
 
 def _from_zero(column: pa.Array) -> pa.Array:

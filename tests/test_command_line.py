@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from fabric_beam.command_line import beam_options
 from fabric_beam.errors import UsageError
 from pipelines.parts.options import parse_logs
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_help_is_grouped_and_has_examples() -> None:
     """`--help` shows the groups, an example, and does not import Beam."""
-    code = "import sys; sys.argv = ['logs', '--help']; from pipelines.parts.options import logs_parser; logs_parser().print_help()"
+    code = "import sys; from pipelines.parts.options import logs_parser; logs_parser().print_help()"
     code += "; assert 'apache_beam' not in sys.modules and 'polars' not in sys.modules"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for part in ("input and output:", "processing:", "running:", "examples:", "Exit codes"):
@@ -39,19 +40,19 @@ def test_beams_own_options_are_known() -> None:
     assert {"--direct_num_workers", "--job_endpoint", "--runner", "--save_main_session"} <= beam_options()
     assert len(declared - beam_options()) < len(declared) / 4
     _, rest = parse_logs(["--input", "setup.py", "--direct_num_workers", "3"])
-    assert ["--direct_num_workers", "3"] == rest
+    assert rest == ["--direct_num_workers", "3"]
 
 
 def test_the_default_sinks_are_folders_under_out() -> None:
     """Without --sink everything goes to `out`, dead letters as JSON Lines."""
     options, _ = parse_logs(["--input", "setup.py"])
-    assert {
+    assert options.sinks == {
         "events": ["parquet:out/events"],
         "metrics": ["parquet:out/metrics"],
         "alerts": ["parquet:out/alerts"],
         "dead_letters": ["jsonl:out/dead_letters"],
-    } == options.sinks
-    assert ("out/report.html", "out/ledger.json") == (options.report, options.ledger)
+    }
+    assert (options.report, options.ledger) == ("out/report.html", "out/ledger.json")
 
 
 def test_the_job_is_named_by_the_input() -> None:

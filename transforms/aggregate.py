@@ -122,6 +122,8 @@ class _Events:
         self._aggregation = aggregation
 
     def __call__(self, table: pl.DataFrame) -> pl.DataFrame | Split:
+        if not table["timestamp"].null_count() and not self._aggregation.conditional:
+            return table
         timed = table["timestamp"].is_not_null()
         rejected = table.filter(~timed) if not timed.all() else table.clear()
         result = reject_failures(table.filter(timed) if rejected.height else table, self._aggregation.evaluate)

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+
 from fabric_beam.demo.__main__ import main as demo
 from fabric_beam.demo.found import found
 from fabric_beam.run import main
@@ -70,7 +71,7 @@ def test_every_incident_of_the_fleet_is_found(fleet: tuple[Path, Path]) -> None:
     """The alerts name each of the simulated incidents, and their windows are those of the metrics."""
     demo_folder, out = fleet
     truth = json.loads((demo_folder / "truth.json").read_text())
-    assert [] == [incident["kind"] for incident, alerts in found(truth, read(out / "alerts")) if not alerts]
+    assert [incident["kind"] for incident, alerts in found(truth, read(out / "alerts")) if not alerts] == []
 
 
 def test_metrics_are_those_of_the_events(fleet: tuple[Path, Path]) -> None:
@@ -116,9 +117,12 @@ def test_the_whole_flow_in_one_run(tmp_path: Path, access: Path, capsys: pytest.
     assert events["url.path"].str.starts_with("/").all()
     rows = [json.loads(line) for path in (out / "json").glob("**/*.jsonl") for line in path.open()]
     assert len(rows) == events.height == 10
-    assert [("blue", 10, 12)] == read(out / "metrics").select("team", "count", "largest").rows()
-    assert {"events": 2, "metrics": 1, "alerts": 2, "dead_letters": 1} == {
-        dataset: len(urls) for dataset, urls in account(out)["written"].items()
+    assert read(out / "metrics").select("team", "count", "largest").rows() == [("blue", 10, 12)]
+    assert {dataset: len(urls) for dataset, urls in account(out)["written"].items()} == {
+        "events": 2,
+        "metrics": 1,
+        "alerts": 2,
+        "dead_letters": 1,
     }
 
 
@@ -139,7 +143,7 @@ def test_every_format_runs(tmp_path: Path, format: str) -> None:
     events = read(tmp_path / "out" / "events")
     assert events.height == 3
     if format in ("json", "regex"):
-        assert [13] == events["severity_number"].unique().to_list()
+        assert events["severity_number"].unique().to_list() == [13]
 
 
 def test_limit_reads_only_so_many_rows(tmp_path: Path, access: Path) -> None:
@@ -198,7 +202,7 @@ def test_a_mistake_is_one_clear_message(
     assert message in errors
     assert "Traceback" not in errors
     assert errors.startswith("error: ")
-    assert [] == [path for path in (tmp_path / "out").glob("**/*") if path.is_file()]
+    assert [path for path in (tmp_path / "out").glob("**/*") if path.is_file()] == []
 
 
 def test_a_full_disk_is_one_clear_message(tmp_path: Path) -> None:
@@ -217,7 +221,7 @@ def test_a_full_disk_is_one_clear_message(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "Cannot write" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [] == [path for path in (tmp_path / "out").glob("**/*") if path.is_file()]
+    assert [path for path in (tmp_path / "out").glob("**/*") if path.is_file()] == []
 
 
 def test_a_pipe_of_lines_is_read_from_standard_input(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class AccessLog:
         self._pattern = _COMMON + tail
         self._fields = dict(list(_FIELDS.items())[: None if format == "combined" else 8])
 
-    def __call__(self, table: pl.DataFrame) -> Split:
+    def __call__(self, table: pl.DataFrame) -> pl.DataFrame | Split:
         body = table["body"]
         lengths = body.str.len_bytes().fill_null(0)
         usual = np.zeros(table.height, np.bool_)
@@ -77,7 +77,7 @@ class AccessLog:
             fields, fits = self._cut(*pieces(text))
             usual[candidates[fits]] = True
         if usual.all():
-            return self._split(fields, table, table.clear())
+            return self._join(fields, table)
         odd = table.filter(~usual)
         slow, parsed = self._match(odd)
         if not slow.height:
@@ -87,12 +87,12 @@ class AccessLog:
         return self._split(fields, table[np.sort(order)], odd.filter(~parsed))
 
     def _split(self, fields: pl.DataFrame, kept: pl.DataFrame, rejected: pl.DataFrame) -> Split:
-        rest = kept.drop("body", *self._fields, strict=False)
-        original = kept["body"].alias("log.record.original")
-        return Split(
-            pl.DataFrame([*fields.get_columns(), original, *rest.get_columns()]),
-            reject(rejected, self.format, self._reason()) if rejected.height else reject(rejected, self.format, ""),
-        )
+        return Split(self._join(fields, kept), reject(rejected, self.format, self._reason()))
+
+    def _join(self, fields: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+        """The fields, the line they come from, and the other columns."""
+        others = [column for column in table.get_columns() if column.name not in ("body", *self._fields)]
+        return pl.DataFrame([*fields.get_columns(), table["body"].alias("log.record.original"), *others])
 
     def _cut(self, text: Text, starts: Positions, lengths: Positions) -> tuple[pl.DataFrame, Positions]:
         """Fields of the lines of the usual shape, and which lines those are."""

@@ -76,6 +76,11 @@ class Aggregation:
         self._partial = [state.partial.alias(state.name) for state in scalars]
         self._merge = [state.merge.alias(state.name) for state in scalars]
 
+    @property
+    def conditional(self) -> bool:
+        """Whether there are conditions to evaluate (`count_if`), which can fail on a row."""
+        return bool(self._rows)
+
     def evaluate(self, events: pl.DataFrame) -> pl.DataFrame:
         """Evaluate the conditions of `count_if`: the one step of `partial` that can fail, as on a CAST of bad text.
 
