@@ -26,7 +26,7 @@ def dead_letters(rejected: pl.DataFrame, step: str) -> pl.DataFrame:
     """Turn a kernel's rejected rows into dead letters.
 
     Args:
-        rejected: the rows as the step got them, with `rule` and `message` added (`Split.rejected`).
+        rejected: the rows as the step got them, with their reasons (`Split.rejected`).
         step: the label of the transform that rejected them.
 
     Returns:
@@ -45,8 +45,8 @@ def dead_letters(rejected: pl.DataFrame, step: str) -> pl.DataFrame:
     return rejected.select(
         (texts[0] if texts else as_json).alias("payload"),
         pl.lit(step).alias("step"),
-        pl.col(RULE),
-        pl.col(MESSAGE),
+        pl.col(RULE).alias("rule"),
+        pl.col(MESSAGE).alias("message"),
         *(
             (pl.col(name) if name in columns else pl.lit(None)).cast(SCHEMA[name]).alias(name)
             for name in ("source", "offset")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import polars as pl
 
 #: Added to the rows of `Split.rejected`, beside their own columns.
-RULE = "rule"
-MESSAGE = "message"
+RULE = "rejected.rule"
+MESSAGE = "rejected.message"
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Split:
 
     Attributes:
         kept: the rows that go on, with the output schema.
-        rejected: the input's own rows that do not, plus `rule` (the rule's short name) and `message` (what was
-            wrong with that row, in words), both strings.
+        rejected: the input's own rows that do not, plus `rejected.rule` (the rule's short name) and
+            `rejected.message` (what was wrong with that row, in words), both strings.
     """
 
     kept: pl.DataFrame
@@ -40,11 +40,11 @@ def reject(table: pl.DataFrame, rule: str, message: pl.Expr | str) -> pl.DataFra
         message: what was wrong, as text or as an expression over the row.
 
     Returns:
-        The rows with string columns `rule` and `message` added: what `Split.rejected` takes.
+        The rows with string columns `rejected.rule` and `rejected.message` added: what `Split.rejected` takes.
 
     Example:
         >>> reject(pl.DataFrame({"body": ["x"]}), "json", "not JSON").row(0, named=True)
-        {'body': 'x', 'rule': 'json', 'message': 'not JSON'}
+        {'body': 'x', 'rejected.rule': 'json', 'rejected.message': 'not JSON'}
     """
     text = pl.lit(message) if isinstance(message, str) else message
     return table.with_columns(pl.lit(rule).alias(RULE), text.cast(pl.String).alias(MESSAGE))

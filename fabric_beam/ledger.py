@@ -77,7 +77,7 @@ class Ledger:
         """What does not add up, a sentence each; empty if the ledger balances.
 
         Example:
-            >>> Ledger({"Parse": {"in": 10, "out": 8, "rejected": 1}}, ["Parse"], {}).problems()
+            >>> Ledger({"Parse": {"in": 10, "out": 8, "rejected": 1}}, [], {}).problems()
             ['Parse: 10 rows in, but 8 out + 0 filtered + 1 rejected = 9.']
         """
         problems = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import apache_beam as beam
@@ -20,6 +21,7 @@ from fabric_beam.progress import PROGRESS
 from fabric_beam.rows import ToBatches
 
 DEAD_LETTERS = "dead_letters"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MapBatches(beam.PTransform):
@@ -169,5 +171,9 @@ def timestamped(table: pl.DataFrame, time_column: str | None) -> Any:
     """A batch at the least event time in it, so that the watermark holds; as it is if no row has one."""
     if time_column is None:
         return to_batch(table)
-    least = table.select(pl.col(time_column).dt.epoch("us").min()).item()
-    return to_batch(table) if least is None else TimestampedValue(to_batch(table), Timestamp(micros=least))
+    least = table[time_column].min()
+    if not isinstance(least, datetime):
+        return to_batch(table)
+    aware = least if least.tzinfo else least.replace(tzinfo=UTC)
+    micros = (aware - _EPOCH) // timedelta(microseconds=1)
+    return TimestampedValue(to_batch(table), Timestamp(micros=micros))

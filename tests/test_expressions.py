@@ -280,8 +280,8 @@ def test_other_failures_are_isolated_row_by_row() -> None:
     assert isinstance(result, Split)
     assert result.kept["day"].to_list() == ["2016", "2017"]
     assert result.rejected["day"].to_list() == ["x", "y"]
-    assert set(result.rejected["rule"]) == {"expression"}
-    assert result.rejected["message"][0].startswith("the expression fails on this row: conversion from `str`")
+    assert set(result.rejected["rejected.rule"]) == {"expression"}
+    assert result.rejected["rejected.message"][0].startswith("the expression fails on this row: conversion from `str`")
 
 
 def test_no_failure_costs_no_split() -> None:

@@ -94,7 +94,7 @@ class EnrichKernel:
     Example:
         >>> hosts = pl.DataFrame({"host.name": ["a"], "rack": [12]})
         >>> result = EnrichKernel(hosts, ["host.name"], "reject")(pl.DataFrame({"host.name": ["b"]}))
-        >>> result.rejected["message"].item()
+        >>> result.rejected["rejected.message"].item()
         "the table has no row for host.name = 'b'"
     """
 

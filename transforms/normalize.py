@@ -168,8 +168,10 @@ class NormalizeKernel:
     Example:
         >>> table = pl.DataFrame({"time": ["2015-05-17T10:05:03Z", "soon"], "status": [503, 200]})
         >>> result = NormalizeKernel(table.schema)(table)
-        >>> result.kept.select("severity_text", "http.response.status_code").rows(), result.rejected["message"][0]
-        ([('ERROR', 503)], "time: 'soon' is not a time in any known form")
+        >>> result.kept.select("severity_text", "http.response.status_code").rows()
+        [('ERROR', 503)]
+        >>> result.rejected["rejected.message"][0]
+        "time: 'soon' is not a time in any known form"
     """
 
     def __init__(

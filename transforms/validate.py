@@ -94,7 +94,7 @@ class ValidateKernel:
         >>> table = pl.DataFrame({"size": [7, -1]})
         >>> result = ValidateKernel(Contract("sizes", 1, [Field("size", "int", min=0)]), table.schema)(table)
         >>> result.rejected.row(0, named=True)
-        {'size': -1, 'rule': 'min', 'message': 'size: -1 is below the minimum 0'}
+        {'size': -1, 'rejected.rule': 'min', 'rejected.message': 'size: -1 is below the minimum 0'}
     """
 
     def __init__(self, contract: Contract, schema: pl.Schema) -> None:

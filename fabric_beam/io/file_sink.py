@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import IO, Any, NamedTuple
 
 import apache_beam as beam
@@ -149,10 +150,14 @@ def _by_date(table: pl.DataFrame, time_column: str | None) -> Iterator[tuple[str
     if time_column is None:
         yield "", table
         return
-    dates = table[time_column].dt.date()
-    if dates.n_unique() == 1:
-        yield _folder(dates[0]), table
+    times = table[time_column]
+    if isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone not in (None, "UTC"):
+        times = times.dt.convert_time_zone("UTC")
+    ends = [end.date() for end in (times.min(), times.max()) if isinstance(end, datetime)]
+    if len(set(ends)) == 1 and not times.null_count():
+        yield _folder(ends[0]), table
         return
+    dates = times.dt.date()
     for (date,), part in table.with_columns(dates.alias("_date")).partition_by("_date", as_dict=True).items():
         yield _folder(date), part.drop("_date")
 

@@ -228,14 +228,13 @@ def table_of_lines(words: Words, size: int, offset: int, source: str, modified: 
             raw = raw.decode(errors="replace").encode()
             text = Text(pa.py_buffer(raw))
             starts, lengths = _lines(text, len(raw))
+    constants = pl.DataFrame({"source": [source], "observed_timestamp": [modified]}, schema_overrides=SCHEMA)
     return pl.DataFrame(
         [
             text.cut(starts, lengths).alias("body"),
-            pl.repeat(source, len(starts), dtype=pl.String, eager=True).alias("source"),
+            constants["source"].new_from_index(0, len(starts)),
             pl.Series("offset", offsets),
-            pl.repeat(modified, len(starts), dtype=SCHEMA["observed_timestamp"], eager=True).alias(
-                "observed_timestamp"
-            ),
+            constants["observed_timestamp"].new_from_index(0, len(starts)),
         ]
     )
 

@@ -21,7 +21,7 @@ class DirectRunner(FnApiRunner):
     Example:
         >>> import apache_beam as beam
         >>> with beam.Pipeline(runner=DirectRunner()) as p:
-        ...     _ = p | beam.Create([1, 2]) | beam.Map(lambda x: x + 1)
+        ...     _ = p | beam.Create([1, 2]) | beam.Map(str)
     """
 
     def __init__(self, workers: int = 0) -> None:

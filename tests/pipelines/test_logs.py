@@ -47,7 +47,7 @@ def access(tmp_path: Path) -> Path:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Simulated logs, and the output of the pipeline on them."""
     folder = tmp_path_factory.mktemp("fleet")
-    assert demo(["--lines", "100000", "--seed", "3", "--out", str(folder / "demo")]) == 0
+    assert demo(["--lines", "300000", "--seed", "1", "--out", str(folder / "demo")]) == 0
     out = folder / "out"
     assert logs("--input", folder / "demo" / "access", "--map", DEMO_SERVICE, "--sink", f"*=parquet:{out}") == 0
     return folder / "demo", out

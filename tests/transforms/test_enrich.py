@@ -131,8 +131,8 @@ def test_rejection_names_the_keys() -> None:
     """A rejected event's message names the table and each key's value."""
     table = pl.DataFrame({"host.name": ["a"], "port": [1], "rack": ["r"]})
     rejected = enrich(EVENTS, Enrich(table, ["host.name", "port"], miss="reject")).rejected
-    assert set(rejected["rule"]) == {"enrich"}
-    assert rejected["message"].to_list() == [
+    assert set(rejected["rejected.rule"]) == {"enrich"}
+    assert rejected["rejected.message"].to_list() == [
         "the table has no row for host.name = 'b', port = '2'",
         "the table has no row for host.name = 'x', port = '2'",
         "the table has no row for host.name = null, port = '1'",

@@ -107,7 +107,7 @@ def test_rows_that_fail_are_rejected_and_none_is_lost() -> None:
     assert isinstance(result, Split)
     assert result.kept["offset"].to_list() == [n for n in range(50, 100) if n % 7]
     assert result.rejected["offset"].to_list() == list(range(0, 100, 7))
-    assert set(result.rejected["message"]) == {"cannot convert '-' to Int32"}
+    assert set(result.rejected["rejected.message"]) == {"cannot convert '-' to Int32"}
 
 
 def test_kernel_travels_to_workers() -> None:

@@ -23,7 +23,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def normalize(table: pl.DataFrame, mapping: dict[str, str] | None = None, **options: Any) -> pl.DataFrame:
     """The rows of a table, none of which may be rejected."""
     result = NormalizeKernel(table.schema, mapping, **options)(table)
-    assert isinstance(result, pl.DataFrame), result.rejected.select("rule", "message").rows()
+    assert isinstance(result, pl.DataFrame), result.rejected.select("rejected.rule", "rejected.message").rows()
     return result
 
 
@@ -196,13 +196,13 @@ def test_a_value_of_the_wrong_type_is_rejected() -> None:
     table = events(status_code=["200", "abc", "503"], pid=[1.0, 2.0, 2.5], severity_number=[9, 9, 9])
     result = split(table)
     assert result.kept["http.response.status_code"].to_list() == [200]
-    assert result.rejected.drop("rule", "message").equals(table[1:])
-    assert result.rejected.select("rule", "message").rows() == [
+    assert result.rejected.drop("rejected.rule", "rejected.message").equals(table[1:])
+    assert result.rejected.select("rejected.rule", "rejected.message").rows() == [
         ("type", "status_code: 'abc' is not a whole number"),
         ("type", "pid: '2.5' is not a whole number"),
     ]
     beyond = split(events(severityNumber=[25, 24]))
-    assert beyond.rejected["message"].to_list() == ["severityNumber: '25' is not a whole number from 0 to 24"]
+    assert beyond.rejected["rejected.message"].to_list() == ["severityNumber: '25' is not a whole number from 0 to 24"]
 
 
 @pytest.mark.parametrize("name", ["timestamp", "time", "@timestamp", "ts", "eventTime", "date", "time_iso8601"])
@@ -234,7 +234,7 @@ def test_a_row_without_a_time_is_rejected() -> None:
     table = pl.DataFrame({"ts": ["2026-01-02T03:04:05Z", "soon", None, "1767323045"], "n": [1, 2, 3, 4]})
     result = split(table)
     assert result.kept["n"].to_list() == [1, 4]
-    assert result.rejected.select("ts", "n", "rule", "message").rows() == [
+    assert result.rejected.select("ts", "n", "rejected.rule", "rejected.message").rows() == [
         ("soon", 2, "timestamp", "ts: 'soon' is not a time in any known form"),
         (None, 3, "timestamp", "the event has no time"),
     ]
@@ -280,7 +280,7 @@ def test_a_row_on_which_a_mapping_fails_is_rejected() -> None:
     """A conversion that fails on one row costs that row alone."""
     result = split(events(code=["200", "x", "503"]), {"http.response.status_code": "CAST(code AS INTEGER)"})
     assert result.kept["severity_number"].to_list() == [9, 17]
-    assert result.rejected.select("code", "rule").rows() == [("x", "expression")]
+    assert result.rejected.select("code", "rejected.rule").rows() == [("x", "expression")]
 
 
 def test_what_does_not_fit_is_refused_before_the_run() -> None:

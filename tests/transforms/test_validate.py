@@ -68,7 +68,7 @@ def test_rejection_says_what_was_wrong(columns: dict[str, Any], part: Field | Ru
     result = validate(table, part)
     assert result.kept.height == 1
     assert result.rejected.select(table.columns).equals(table[1:])
-    assert result.rejected.select("rule", "message").row(0) == (rule, message)
+    assert result.rejected.select("rejected.rule", "rejected.message").row(0) == (rule, message)
 
 
 CONVERSIONS = [
@@ -122,7 +122,7 @@ def test_values_that_would_change_are_rejected(type_: str, values: list[Any]) ->
     result = validate(table, Field("x", type_))
     assert result.kept.is_empty()
     assert result.rejected.select("x").equals(table)
-    assert set(result.rejected["rule"]) == {"type"}
+    assert set(result.rejected["rejected.rule"]) == {"type"}
 
 
 @pytest.mark.parametrize("dtype", [pl.Int8, pl.UInt16, pl.Int32, pl.UInt64])
@@ -139,8 +139,8 @@ def test_all_reasons_are_told_and_the_first_names_the_rejection() -> None:
     table = pl.DataFrame({"a": ["x"], "b": [None]}, schema={"a": pl.String, "b": pl.Int64})
     parts = (Rule("never", "offset < 0"), Field("b", "int", required=True), Field("a", "int"))
     result = validate(table.with_row_index("offset"), *parts)
-    assert result.rejected["rule"].item() == "required"
-    assert result.rejected["message"].item() == (
+    assert result.rejected["rejected.rule"].item() == "required"
+    assert result.rejected["rejected.message"].item() == (
         "b: required, but null; a: 'x' is not of type int; never: not true: offset < 0"
     )
 
@@ -190,7 +190,7 @@ def test_rule_over_values_that_are_all_null() -> None:
     """A rule on which Polars gives one value for the whole table is still one answer a row."""
     table = pl.DataFrame({"x": [None, None]}, schema={"x": pl.Int64})
     result = validate(table, Rule("r", "COALESCE(x, 0) > 0.5"))
-    assert result.rejected["rule"].to_list() == ["r", "r"]
+    assert result.rejected["rejected.rule"].to_list() == ["r", "r"]
 
 
 WRONG_SCHEMAS = [

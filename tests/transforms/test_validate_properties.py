@@ -109,5 +109,5 @@ def test_validate_does_what_a_loop_would_do(data: st.DataObject) -> None:
     assert result.kept.with_columns(absent).select(columns).rows() == expected.kept
     assert result.rejected.select(table.columns).equals(table[[offset for offset, *_ in expected.rejected]])
     if expected.rejected:
-        reasons = result.rejected.select("offset", "rule", "message").rows()
+        reasons = result.rejected.select("offset", "rejected.rule", "rejected.message").rows()
         assert [(o, r, [part.split(": ")[0] for part in m.split("; ")]) for o, r, m in reasons] == expected.rejected

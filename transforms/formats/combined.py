@@ -66,9 +66,11 @@ class AccessLog:
         self._pattern = _COMMON + tail
         self._fields = dict(list(_FIELDS.items())[: None if format == "combined" else 8])
 
-    def __call__(self, table: pl.DataFrame) -> pl.DataFrame | Split:
+    def __call__(self, table: pl.DataFrame) -> Split:
         body = table["body"]
-        lengths = body.str.len_bytes().fill_null(0)
+        lengths = body.str.len_bytes()
+        if lengths.null_count():
+            lengths = lengths.fill_null(0)
         usual = np.zeros(table.height, np.bool_)
         candidates = np.flatnonzero(lengths.to_numpy() > _TIME)
         fields = pl.DataFrame(schema=self._fields)
@@ -77,7 +79,7 @@ class AccessLog:
             fields, fits = self._cut(*pieces(text))
             usual[candidates[fits]] = True
         if usual.all():
-            return self._join(fields, table)
+            return Split(self._join(fields, table), reject(table.clear(), self.format, ""))
         odd = table.filter(~usual)
         slow, parsed = self._match(odd)
         if not slow.height:
@@ -236,7 +238,7 @@ def _or_dash(text: Text, starts: Positions, lengths: Positions) -> pl.Series:
     """Pieces of text, null where they are `-`."""
     given = (lengths != 1) | (text.bytes[starts] != _DASH)
     if not given.any():
-        return pl.repeat(None, len(starts), dtype=pl.String, eager=True)
+        return pl.Series([None], dtype=pl.String).new_from_index(0, len(starts))
     return text.cut(starts, lengths, given)
 
 

@@ -42,7 +42,7 @@ def table(lines: list[str | None]) -> pl.DataFrame:
 def parse(line: str, schema: Mapping[str, pl.DataType] | None) -> dict[str, Any]:
     """What one line that is kept says."""
     split = Json(schema)(table([line]))
-    assert split.rejected.height == 0, split.rejected["message"][0]
+    assert split.rejected.height == 0, split.rejected["rejected.message"][0]
     row = split.kept.drop("source", "offset", "log.record.original").row(0, named=True)
     return {name: value for name, value in row.items() if value is not None}
 
@@ -50,8 +50,8 @@ def parse(line: str, schema: Mapping[str, pl.DataType] | None) -> dict[str, Any]
 def reason(line: str | None, schema: Mapping[str, pl.DataType] | None = SCHEMA) -> str:
     split = Json(schema)(table([line]))
     assert split.kept.height == 0
-    assert split.rejected["rule"].to_list() == ["json"]
-    return str(split.rejected["message"][0])
+    assert split.rejected["rejected.rule"].to_list() == ["json"]
+    return str(split.rejected["rejected.message"][0])
 
 
 def flattened(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -125,9 +125,9 @@ def check(lines: list[str | None], split: Split) -> None:
         assert (attributes and json.loads(attributes)) == others, lines[number]
         assert [name for name in fields if not like(row[name], fields[name])] == [], (lines[number], row)
     rejected = pl.Series([fields is None for fields in expected], dtype=pl.Boolean)
-    assert split.rejected.drop("rule", "message").equals(given.filter(rejected), null_equal=True)
-    assert split.rejected["rule"].to_list() == ["json"] * int(rejected.sum())
-    assert not split.rejected["message"].has_nulls()
+    assert split.rejected.drop("rejected.rule", "rejected.message").equals(given.filter(rejected), null_equal=True)
+    assert split.rejected["rejected.rule"].to_list() == ["json"] * int(rejected.sum())
+    assert not split.rejected["rejected.message"].has_nulls()
     kinds = {**SCHEMA, "attributes": pl.String, "log.record.original": pl.String}
     assert split.kept.schema == {**kinds, "source": pl.String, "offset": pl.Int64}
 
@@ -252,7 +252,7 @@ def test_a_misfit_does_not_take_its_batch_with_it() -> None:
     """Only the rows that do not fit are rejected, each with its own reason."""
     split = Json(SCHEMA)(table(['{"count": 1}', '{"count": "x"}', "x", '{"flag": 2}', '{"count": 2}']))
     assert split.kept["count"].to_list() == [1, 2]
-    assert split.rejected["message"].to_list() == [
+    assert split.rejected["rejected.message"].to_list() == [
         "the field 'count' does not fit Int64: x",
         "not JSON: Expecting value at character 1",
         "the field 'flag' does not fit Boolean: 2",

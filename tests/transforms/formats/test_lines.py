@@ -18,5 +18,5 @@ def test_every_line_is_its_own_message(lines: list[str | None]) -> None:
     split = pickle.loads(pickle.dumps(Lines()))(table)
     assert split.kept.equals(table.select("body", "offset"), null_equal=True)
     assert split.kept.schema == {"body": pl.String, "offset": pl.Int64}
-    assert split.rejected.schema == {**table.schema, "rule": pl.String, "message": pl.String}
+    assert split.rejected.schema == {**table.schema, "rejected.rule": pl.String, "rejected.message": pl.String}
     assert split.rejected.height == 0

@@ -40,10 +40,10 @@ def check(pattern: str, lines: list[str | None], split: Split) -> None:
     schema = dict.fromkeys([*names, "log.record.original", "source"], pl.String) | {"offset": pl.Int64}
     assert split.kept.schema == schema
     assert split.kept.rows() == kept
-    assert split.rejected.schema == {**given.schema, "rule": pl.String, "message": pl.String}
-    assert split.rejected.drop("rule", "message").rows() == rejected
-    assert split.rejected["rule"].to_list() == ["regex"] * len(rejected)
-    assert not split.rejected["message"].has_nulls()
+    assert split.rejected.schema == {**given.schema, "rejected.rule": pl.String, "rejected.message": pl.String}
+    assert split.rejected.drop("rejected.rule", "rejected.message").rows() == rejected
+    assert split.rejected["rejected.rule"].to_list() == ["regex"] * len(rejected)
+    assert not split.rejected["rejected.message"].has_nulls()
 
 
 ATOM = st.sampled_from(["a", "b", r"\.", " ", "[ab]", "[^a]", ".", r"\d", "(?:a|b1)", "(?:ab|a)"])
@@ -93,7 +93,7 @@ def test_a_column_of_the_same_name_gives_way() -> None:
 
 def test_messages_tell_a_partial_match_from_none() -> None:
     """The message says whether the pattern was nearly right."""
-    messages = Regex("(?P<a>a+)")(table(["aab", "b", "", None])).rejected["message"].to_list()
+    messages = Regex("(?P<a>a+)")(table(["aab", "b", "", None])).rejected["rejected.message"].to_list()
     assert messages == [
         "the pattern matches only a part of the line: it must match all of it",
         "the line does not match the pattern",

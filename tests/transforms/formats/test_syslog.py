@@ -50,7 +50,7 @@ def table(lines: list[str | None], observed: datetime | None = OBSERVED) -> pl.D
 def parse(line: str, **options: Any) -> dict[str, Any]:
     """The fields of one line that say something."""
     split = Syslog(**options)(table([line]))
-    assert split.rejected.height == 0, split.rejected["message"][0]
+    assert split.rejected.height == 0, split.rejected["rejected.message"][0]
     row = split.kept.drop("source", "offset", "observed_timestamp", "log.record.original").row(0, named=True)
     return {name: value for name, value in row.items() if value is not None}
 
@@ -58,8 +58,8 @@ def parse(line: str, **options: Any) -> dict[str, Any]:
 def reason(line: str | None, **options: Any) -> str:
     split = Syslog(**options)(table([line]))
     assert split.kept.height == 0
-    assert split.rejected["rule"].to_list() == ["syslog"]
-    return str(split.rejected["message"][0])
+    assert split.rejected["rejected.rule"].to_list() == ["syslog"]
+    return str(split.rejected["rejected.message"][0])
 
 
 def check_nothing_is_lost(given: pl.DataFrame, split: Split) -> None:
@@ -74,8 +74,8 @@ def check_nothing_is_lost(given: pl.DataFrame, split: Split) -> None:
     assert split.rejected["offset"].is_sorted()
     assert both.sort("offset").equals(given.select(both.columns), null_equal=True)
     assert split.kept.schema == {**COLUMNS, **given.drop("body").schema}
-    assert split.rejected.schema == {**given.schema, "rule": pl.String, "message": pl.String}
-    assert not split.rejected["message"].has_nulls()
+    assert split.rejected.schema == {**given.schema, "rejected.rule": pl.String, "rejected.message": pl.String}
+    assert not split.rejected["rejected.message"].has_nulls()
 
 
 AT = datetime(2015, 3, 7, 13, 6, 56, tzinfo=UTC)
@@ -191,8 +191,8 @@ def test_a_time_without_a_year_asks_for_one() -> None:
     """Without a year, an option or a time of observation, the message says what to give."""
     split = Syslog()(table(["Mar  7 13:06:56 web1 x"]).drop("observed_timestamp"))
     expected = "'Mar  7 13:06:56' names no year and there is no observed_timestamp: give `year`"
-    assert split.rejected["message"].to_list() == [expected]
-    assert Syslog()(table(["Mar  7 13:06:56 web1 x"], None)).rejected["message"].to_list() == [expected]
+    assert split.rejected["rejected.message"].to_list() == [expected]
+    assert Syslog()(table(["Mar  7 13:06:56 web1 x"], None)).rejected["rejected.message"].to_list() == [expected]
 
 
 def test_a_file_runs_over_new_year() -> None:
@@ -371,7 +371,7 @@ def test_an_empty_table_has_the_schema_of_a_full_one() -> None:
     given = table([None]).with_columns(partition=pl.lit(1)).clear()
     split = Syslog()(given)
     assert split.kept.schema == {**COLUMNS, **given.drop("body").schema}
-    assert split.rejected.schema == {**given.schema, "rule": pl.String, "message": pl.String}
+    assert split.rejected.schema == {**given.schema, "rejected.rule": pl.String, "rejected.message": pl.String}
 
 
 def test_the_kernel_survives_pickling() -> None:
