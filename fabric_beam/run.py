@@ -46,6 +46,10 @@ def main(
     try:
         options, beam_arguments = parse(arguments)
         return _run(build, options, beam_arguments)
+    except BrokenPipeError:
+        # Who reads our output has seen enough, as `head` has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except KeyboardInterrupt:
         _say("interrupted: nothing was put in place.")
         # Worker threads would go on reading to the end; what they write is already gone.

@@ -8,3 +8,4 @@ from fabric_beam.testing.batches import run as run
 from fabric_beam.testing.checks import check_sink as check_sink
 from fabric_beam.testing.checks import check_source as check_source
 from fabric_beam.testing.checks import check_transform as check_transform
+from fabric_beam.testing.detectors import check_detector as check_detector

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,22 @@ def test_a_full_disk_is_one_clear_message(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "Cannot write" in done.stderr
     assert "Traceback" not in done.stderr
+    assert [path for path in (tmp_path / "out").glob("**/*") if path.is_file()] == []
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C ends the process at once and puts no file in place."""
+    path = tmp_path / "access.log"
+    path.write_text("".join(LINE.format(n % 60, n, 200) for n in range(50_000)) * 40)
+    command = [sys.executable, "-m", "pipelines.logs", "--input", str(path), "--sink", f"*=parquet:{tmp_path / 'out'}"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((tmp_path / "out" / "events").glob(".tmp-*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
     assert [path for path in (tmp_path / "out").glob("**/*") if path.is_file()] == []
 
 
