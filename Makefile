@@ -15,7 +15,7 @@ FORMAT ?= combined
 OUT ?= out
 ARGS ?=
 
-.PHONY: help logs test lint bench lock clean
+.PHONY: help logs test lint soak bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ lint: $(VENV)/.test  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+soak: $(VENV)/.test  ## Look for new counter-examples with every property-based test; takes long
+	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3600 -m "not real_data" -k "not logs"
 
 bench: $(VENV)/.test  ## Measure, side by side with what else does the job
 	$(BIN)/python -m benchmarks.access_log

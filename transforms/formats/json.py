@@ -24,7 +24,7 @@ class Json:
 
     Objects inside are flattened: `{"http": {"status": 200}}` and `{"http.status": 200}` both fill `http.status`. Polars
     decodes a batch at once; then keys are counted, and a row with more of them than found a place (fields that are not
-    in the schema, arrays of objects) is read again by Python's json, at five to ten times the cost. So are rows with
+    in the schema, arrays of objects) is read again by Python's json, at about twenty times the cost. So are rows with
     escaped surrogates or line ends. Both ways give the same fields.
 
     A null is no value; which of several values for one name counts is open, as in RFC 8259. A number
@@ -162,9 +162,11 @@ class Json:
             if not isinstance(value, dict):
                 raise ValueError(f"not an object but {_KINDS.get(type(value), 'a number')}")
             for name, field in _flatten(value, self.schema):
+                if field is None:
+                    continue
                 if name in values:
-                    values[name] = None if field is None else _text(field)
-                elif field not in (None, {}):
+                    values[name] = _text(field)
+                elif field != {}:
                     others[name] = field
             return [*values.values(), _text(others) if others else None, None]
         except json.JSONDecodeError as error:
