@@ -46,5 +46,8 @@ def reject(table: pl.DataFrame, rule: str, message: pl.Expr | str) -> pl.DataFra
         >>> reject(pl.DataFrame({"body": ["x"]}), "json", "not JSON").row(0, named=True)
         {'body': 'x', 'rejected.rule': 'json', 'rejected.message': 'not JSON'}
     """
+    if not table.height:
+        # What nearly every batch needs: made without the engine, which costs half a millisecond a call.
+        return table.drop(RULE, MESSAGE, strict=False).hstack([pl.Series(n, [], pl.String) for n in (RULE, MESSAGE)])
     text = pl.lit(message) if isinstance(message, str) else message
     return table.with_columns(pl.lit(rule).alias(RULE), text.cast(pl.String).alias(MESSAGE))
