@@ -55,5 +55,8 @@ class Filter(MapBatches):
         super().__init__(filters=True)
         self.expression = expression
 
+    def default_label(self) -> str:
+        return f"Filter({self.expression})"
+
     def bind(self, schema: pl.Schema) -> FilterKernel:
         return FilterKernel(compile_predicate(self.expression, schema))
