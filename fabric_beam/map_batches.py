@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -96,6 +97,16 @@ def as_batches(pcoll: beam.PCollection) -> tuple[beam.PCollection, BatchOf]:
     return pcoll, pcoll.element_type
 
 
+@contextmanager
+def named(step: str) -> Iterator[None]:
+    """Say in an error of ours which step it is about."""
+    try:
+        yield
+    except FabricBeamError as error:
+        error.args = (f"{step}: {error}",)
+        raise
+
+
 def infer(bind: Callable[[pl.Schema], Kernel], hint: BatchOf, step: str) -> tuple[Kernel, pa.Schema]:
     """Make a kernel and learn its output schema by running it on no rows.
 
@@ -112,10 +123,9 @@ def infer(bind: Callable[[pl.Schema], Kernel], hint: BatchOf, step: str) -> tupl
     """
     empty = hint.empty()
     try:
-        kernel = bind(empty.schema)
-        result = kernel(empty)
-    except FabricBeamError as error:
-        raise type(error)(f"{step}: {error}") from error
+        with named(step):
+            kernel = bind(empty.schema)
+            result = kernel(empty)
     except pl.exceptions.ColumnNotFoundError as error:
         name = str(error).split("\n", 1)[0].strip('"')
         name = name.split('"')[1] if '"' in name else name

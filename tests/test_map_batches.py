@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fabric_beam import FromBatches, MapBatches, Split, ToBatches, reject
 from fabric_beam.batches import BatchCoder, BatchOf, from_batch, to_batch
-from fabric_beam.errors import RejectedRowsError, SchemaError
+from fabric_beam.errors import MissingExtraError, RejectedRowsError, SchemaError
 from fabric_beam.ledger import Ledger
 from fabric_beam.runners.direct import DirectRunner
 from fabric_beam.testing import batch, check_transform, collect, collect_with_dead_letters, run
@@ -72,6 +72,16 @@ def test_a_wrong_column_fails_while_the_pipeline_is_built(kernel: object, messag
     """The error names the transform, the column and the nearest match, before anything runs."""
     with pytest.raises(SchemaError, match=message):
         collect(batch(severity_text=["INFO"]), MapBatches(kernel))  # type: ignore[arg-type]
+
+
+def test_a_missing_extra_is_named_with_its_step() -> None:
+    """What an optional dependency raises while the pipeline is built keeps its install line."""
+
+    def missing(table: pl.DataFrame) -> pl.DataFrame:
+        raise MissingExtraError("IsolationForest", "sklearn")
+
+    with pytest.raises(MissingExtraError, match=r'Transform: .*pip install "fabric-beam\[sklearn\]"'):
+        collect(batch(n=[1]), MapBatches(missing))
 
 
 def test_the_output_schema_is_known_before_the_run() -> None:

@@ -19,7 +19,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from fabric_beam.batches import BatchCoder, BatchOf, arrow_schema, from_batch, to_batch
 from fabric_beam.expressions import reject_failures
 from fabric_beam.kernel import Split, reject
-from fabric_beam.map_batches import MapBatches, as_batches, timestamped
+from fabric_beam.map_batches import MapBatches, as_batches, named, timestamped
 from fabric_beam.shards import shard_out
 from transforms.measures import Aggregation, Window
 
@@ -84,8 +84,10 @@ class Aggregate(beam.PTransform):
         return self
 
     def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
+        step = pcoll.pipeline._current_transform().full_label
         batches, hint = as_batches(pcoll)
-        aggregation = Aggregation(hint.empty().schema, self._window, self._by, self._measures)
+        with named(step):
+            aggregation = Aggregation(hint.empty().schema, self._window, self._by, self._measures)
         partial = aggregation.partial(hint.empty())
         windowed = self._trigger is not None or not pcoll.is_bounded
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from argparse import Namespace
 from datetime import timedelta
@@ -38,7 +37,9 @@ class Report:
 
     def __init__(self, options: Namespace) -> None:
         self._options = options
-        self._folder = Path(tempfile.mkdtemp(prefix="fabric-beam-report-"))
+        # Gone with the process at the latest: a dry run or a failed one never comes to `write`.
+        self._temporary = tempfile.TemporaryDirectory(prefix="fabric-beam-report-", ignore_cleanup_errors=True)
+        self._folder = Path(self._temporary.name)
 
     def _keep(self, pcoll: beam.PCollection, name: str) -> None:
         pcoll | f"Report/{name}" >> WriteTo(f"parquet:{self._folder / name}")
@@ -89,7 +90,7 @@ class Report:
         try:
             return self._write(ledger, seconds)
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._temporary.cleanup()
 
     def _table(self, name: str) -> pl.DataFrame:
         files = sorted((self._folder / name).glob("**/*.parquet"))

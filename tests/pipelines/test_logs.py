@@ -175,7 +175,7 @@ BAD = [
     (["--input", "{log}", "--wher", "1"], 2, "Did you mean '--where'"),
     (["--input", "{log}", "--where", "http.response.status_cod > 1"], 2, "http.response.status_code"),
     (["--input", "{log}", "--where", "http.response.status_code >"], 2, "Filter"),
-    (["--input", "{log}", "--by", "servce.name"], 2, "Did you mean 'service.name'"),
+    (["--input", "{log}", "--by", "servce.name"], 2, "Aggregate: no column 'servce.name'. Did you mean 'service.name'"),
     (["--input", "{log}", "--measure", "p99(severity_text)"], 2, "severity_text"),
     (["--input", "{log}", "--window", "1 minute"], 2, "1m"),
     (["--input", "{log}", "--contract", "{log}"], 2, "access.log"),
