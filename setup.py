@@ -23,6 +23,7 @@ setup(
     install_requires=[
         "apache-beam[gcp]>=2.61,<3",
         "jinja2>=3",
+        "numba>=0.61",
         "numpy>=2",
         "polars>=2",
         "pyarrow>=16.1,<26",

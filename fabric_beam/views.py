@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -13,12 +15,26 @@ import pyarrow as pa
 Mask = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: A view of at most this many bytes holds its text itself.
 _INLINE = 12
-#: For 0 to 8 bytes: a word with all the bits of that many low bytes set.
-LOW_BYTES: Words = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
-_ONES, _HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_ONES, _LOW_BITS = np.uint64(0x0101010101010101), np.uint64(0x7F7F7F7F7F7F7F7F)
+
+
+def compiled(function: F) -> F:
+    """Compile a loop over numpy arrays to machine code that runs without Python's lock.
+
+    The code is kept beside the source (or in the user's cache folder) for later processes. Indexes are not checked:
+    they must be right.
+    """
+    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def inlined(function: F) -> F:
+    """Compile a small function into the loops that call it: a call would cost as much as its work."""
+    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)(function))
 
 
 class Text:
@@ -27,77 +43,114 @@ class Text:
     Args:
         buffer: valid UTF-8; not copied if it is `padded`.
 
+    Attributes:
+        words: the text, eight bytes a word and the first in the lowest bits, with two words of zeros behind it.
+        bytes: the same memory, byte by byte.
+
     Example:
         >>> text = Text(pa.py_buffer(b"GET /index"))
         >>> text.cut(np.array([0, 4]), np.array([3, 6])).to_list()
         ['GET', '/index']
-        >>> text.positions(" ").tolist()
-        [3]
     """
 
     def __init__(self, buffer: pa.Buffer) -> None:
         self._buffer = buffer
         if buffer.size >= 16 and not (buffer.size | buffer.address) & 7 and bytes(buffer[-16:]) == bytes(16):
-            self._words = np.frombuffer(buffer, np.uint64)
+            self.words = np.frombuffer(buffer, np.uint64)
         else:
-            self._words = padded(buffer.size)
-            self._words.view(np.uint8)[: buffer.size] = np.frombuffer(buffer, np.uint8)
-        self.bytes = self._words.view(np.uint8)
+            self.words = padded(buffer.size)
+            self.words.view(np.uint8)[: buffer.size] = np.frombuffer(buffer, np.uint8)
+        self.bytes = self.words.view(np.uint8)
 
-    def load(self, at: Positions) -> Words:
-        """The eight bytes at each place, the first in the lowest bits; zeros past the end."""
-        index = at >> 3
-        shift = ((at & 7) << 3).astype(np.uint64)
-        high = self._words[index + 1]
-        high <<= np.uint64(1)
-        high <<= np.uint64(63) - shift
-        low = self._words[index]
-        low >>= shift
-        low |= high
-        return low  # type: ignore[no-any-return]
-
-    def positions(self, character: str) -> Positions:
-        """Where an ASCII character occurs, in order.
-
-        Looks at whole words first: numpy's `flatnonzero` costs a nanosecond a byte, and most bytes are others.
-        """
-        hits = (self.bytes == ord(character)).view(np.uint64)
-        words = np.flatnonzero(hits != 0)
-        inside = np.flatnonzero(hits[words].view(np.bool_))
-        found = words[inside >> 3]
-        found <<= 3
-        found += inside & 7
-        return found  # type: ignore[no-any-return]
-
-    def cut(self, starts: Positions, lengths: Positions, valid: Mask | None = None) -> pl.Series:
+    def cut(self, starts: Positions, lengths: Positions) -> pl.Series:
         """Make a String column of pieces of the text.
 
         Args:
             starts: each piece's first byte.
             lengths: each piece's length in bytes; pieces must begin and end between characters.
-            valid: false where the value is null; None if none is.
 
         Returns:
             One string per piece.
+        """
+        views = np.empty((len(starts), 2), np.uint64)
+        _put_views(self.words, views, starts, lengths)
+        return self.column(views)
+
+    def column(self, views: Words, valid: Mask | None = None) -> pl.Series:
+        """Make a String column of views.
+
+        Args:
+            views: two words for each value, as `put_view` makes them of this text.
+            valid: false where the value is null; None if none is.
+
+        Returns:
+            One string per view.
 
         Source: https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
         """
-        views = np.empty((len(starts), 2), np.uint64)
-        size = lengths.astype(np.uint64)
-        head = self.load(starts)
-        short = lengths <= _INLINE
-        if short.any():
-            at = slice(None) if short.all() else np.flatnonzero(short)
-            head[at] &= LOW_BYTES[np.minimum(lengths[at], 8)]
-        views[:, 0] = size | (head << np.uint64(32))
-        views[:, 1] = starts.astype(np.uint64) << np.uint64(32)
-        if short.any():
-            tail = self.load(starts[at] + 8) & LOW_BYTES[np.maximum(lengths[at] - 8, 0)]
-            views[at, 1] = (head[at] >> np.uint64(32)) | (tail << np.uint64(32))
-        bitmap = None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
-        series = pl.from_arrow(_view_array(len(starts), bitmap, pa.py_buffer(views), self._buffer))
+        if valid is not None and valid.all():
+            valid = None
+        if valid is not None and not valid.any():
+            return pl.Series([None], dtype=pl.String).new_from_index(0, len(views))
+        bitmap = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+        series = pl.from_arrow(_view_array(len(views), bitmap, pa.py_buffer(views), self._buffer))
         assert isinstance(series, pl.Series)
         return series
+
+
+@inlined
+def load(words: Words, at: int) -> Any:
+    """The eight bytes of a text from one place on, as a word with the first in the lowest bits."""
+    word = at >> 3
+    shift = np.uint64((at & 7) << 3)
+    return (words[word] >> shift) | ((words[word + 1] << np.uint64(1)) << (np.uint64(63) - shift))
+
+
+@inlined
+def put_view(words: Words, views: Words, row: int, at: int, size: int) -> None:
+    """Write the view of the `size` bytes from `at` on into a row of views."""
+    head = load(words, at)
+    tail = np.uint64(at) << np.uint64(32)
+    if size <= _INLINE:
+        tail = np.uint64(0)
+        if size < 8:
+            head &= ~(_ALL << np.uint64(size << 3))
+        else:
+            tail = (load(words, at + 8) & ~(_ALL << np.uint64((size - 8) << 3))) << np.uint64(32)
+        tail |= head >> np.uint64(32)
+    views[row, 0] = np.uint64(size) | (head << np.uint64(32))
+    views[row, 1] = tail
+
+
+@compiled
+def _put_views(words: Words, views: Words, starts: Positions, lengths: Positions) -> None:
+    for row in range(len(starts)):
+        put_view(words, views, row, starts[row], lengths[row])
+
+
+@inlined
+def equal_bytes(word: Any, byte: int) -> Any:
+    """A word with the high bit set in each byte that is equal to `byte`, and no other bit.
+
+    Source: Warren, Hacker's Delight, 2nd ed., section 6-1 (finding the zero bytes).
+    """
+    differ = word ^ (_ONES * np.uint64(byte))
+    return ~(((differ & _LOW_BITS) + _LOW_BITS) | differ | _LOW_BITS)
+
+
+@inlined
+def first_byte(bits: Any) -> int:
+    """The place, 0 to 7, of the first byte that has a bit; `bits` is not zero."""
+    place = 0
+    if not bits & np.uint64(0xFFFFFFFF):
+        place += 4
+        bits >>= np.uint64(32)
+    if not bits & np.uint64(0xFFFF):
+        place += 2
+        bits >>= np.uint64(16)
+    if not bits & np.uint64(0xFF):
+        place += 1
+    return place
 
 
 def padded(size: int) -> Words:
@@ -131,46 +184,6 @@ def pieces(column: pl.Series) -> tuple[Text, Positions, Positions]:
     flat = column.to_arrow(compat_level=pl.CompatLevel.oldest())
     offsets = np.frombuffer(flat.buffers()[1], np.int64)[flat.offset : flat.offset + len(flat) + 1]
     return Text(flat.buffers()[2]), offsets[:-1].copy(), np.diff(offsets)
-
-
-def first_byte(words: Words, character: str) -> Positions:
-    """The place, 0 to 7, of the first byte of each word that is an ASCII character; 8 where none is.
-
-    Source: Warren, Hacker's Delight, 2nd ed., section 6-1 (finding the first zero byte).
-
-    Example:
-        >>> first_byte(np.frombuffer(b"GET /abcno_space", np.uint64), " ").tolist()
-        [3, 8]
-    """
-    differ = words ^ (_ONES * np.uint64(ord(character)))
-    zero = (differ - _ONES) & ~differ & _HIGH_BITS
-    return (np.bitwise_count((zero - np.uint64(1)) & ~zero) >> 3).astype(np.int64)
-
-
-def are_digits(words: Words, mask: int = 2**64 - 1) -> Mask:
-    """Whether the bytes under a mask (0xFF for each that counts) are all ASCII digits.
-
-    Example:
-        >>> are_digits(np.frombuffer(b"12345678", np.uint64)).tolist()
-        [True]
-    """
-    places = np.uint64(mask)
-    threes = (words & places & np.uint64(0xF0F0F0F0F0F0F0F0)) == (places & np.uint64(0x3030303030303030))
-    nines = ((words & np.uint64(0x0F0F0F0F0F0F0F0F)) + np.uint64(0x0606060606060606)) & places
-    return threes & ((nines & np.uint64(0x1010101010101010)) == 0)  # type: ignore[no-any-return]
-
-
-def eight_digits(words: Words) -> Positions:
-    """The numbers that words of eight ASCII digits spell.
-
-    Example:
-        >>> eight_digits(np.frombuffer(b"00001234", np.uint64)).tolist()
-        [1234]
-    """
-    words = words & np.uint64(0x0F0F0F0F0F0F0F0F)
-    words = (words * np.uint64(10) + (words >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
-    words = (words * np.uint64(100) + (words >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
-    return ((words * np.uint64(10000) + (words >> np.uint64(32))) & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 class _ArrowArray(ctypes.Structure):

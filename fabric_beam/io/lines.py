@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ from fabric_beam.errors import InputError, UsageError
 from fabric_beam.io import files
 from fabric_beam.memory import keep_freed_buffers
 from fabric_beam.progress import PROGRESS
-from fabric_beam.views import Positions, Text, Words, padded
+from fabric_beam.views import Positions, Text, Words, compiled, equal_bytes, first_byte, padded
 
 SCHEMA = pl.Schema(
     {
@@ -218,33 +219,78 @@ def table_of_lines(words: Words, size: int, offset: int, source: str, modified: 
         [('one', 100), ('two', 105)]
     """
     text = Text(pa.py_buffer(words))
-    starts, lengths = _lines(text, size)
+    starts, lengths, foreign = (np.empty(size, np.int64) for _ in range(3))
+    count, foreign_count = _find_lines(text.words, text.bytes, size, starts, lengths, foreign)
+    starts, lengths = starts[:count], lengths[:count]
     offsets = starts + offset
-    if (words & _NOT_ASCII).any():
-        raw = words.view(np.uint8)[:size].tobytes()
-        try:
-            raw.decode()
-        except UnicodeDecodeError:
-            raw = raw.decode(errors="replace").encode()
-            text = Text(pa.py_buffer(raw))
-            starts, lengths = _lines(text, len(raw))
+    if foreign_count and not _is_utf8(words, size):
+        text = _as_utf8(text, size, starts, lengths, foreign[:foreign_count])
     constants = pl.DataFrame({"source": [source], "observed_timestamp": [modified]}, schema_overrides=SCHEMA)
     return pl.DataFrame(
         [
             text.cut(starts, lengths).alias("body"),
-            constants["source"].new_from_index(0, len(starts)),
+            constants["source"].new_from_index(0, count),
             pl.Series("offset", offsets),
-            constants["observed_timestamp"].new_from_index(0, len(starts)),
+            constants["observed_timestamp"].new_from_index(0, count),
         ]
     )
 
 
-def _lines(text: Text, size: int) -> tuple[Positions, Positions]:
-    """Where the lines of a text begin, and how long they are without their ends."""
-    ends = text.positions("\n")
-    if text.bytes[size - 1] != _NEWLINE:
-        ends = np.append(ends, size)
-    starts = np.zeros(len(ends), np.int64)
-    starts[1:] = ends[:-1] + 1
-    ends -= (text.bytes[np.maximum(ends - 1, 0)] == _RETURN) & (ends > starts)
-    return starts, ends - starts
+def _is_utf8(words: Words, size: int) -> bool:
+    text = pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(np.array([0, size])), pa.py_buffer(words)])
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _as_utf8(text: Text, size: int, starts: Positions, lengths: Positions, lines: Positions) -> Text:
+    """The text with those of the given lines that are not UTF-8 once more behind it, made so; they are moved there."""
+    behind, at = [], size
+    for line in lines.tolist():
+        raw = text.bytes[starts[line] : starts[line] + lengths[line]].tobytes()
+        replaced = raw.decode(errors="replace").encode()
+        if replaced != raw:
+            behind.append(replaced)
+            starts[line], lengths[line] = at, len(replaced)
+            at += len(replaced)
+    longer = padded(at)
+    data = longer.view(np.uint8)
+    data[:size] = text.bytes[:size]
+    data[size:at] = np.frombuffer(b"".join(behind), np.uint8)
+    data[at:] = 0
+    return Text(pa.py_buffer(longer))
+
+
+@compiled
+def _find_lines(
+    words: Words, text: npt.NDArray[np.uint8], size: int, starts: Positions, lengths: Positions, foreign: Positions
+) -> tuple[int, int]:
+    """Find lines, without their ends, and the numbers of those not in ASCII; returns how many there are of each."""
+    count, foreign_count, start, is_foreign = 0, 0, 0, False
+    for word in range((size + 7) >> 3):
+        high = words[word] & _NOT_ASCII
+        found = equal_bytes(words[word], _NEWLINE)
+        while found:
+            end = (word << 3) + first_byte(found)
+            starts[count] = start
+            lengths[count] = end - start - (end > start and text[end - 1] == _RETURN)
+            before = (found ^ (found - np.uint64(1))) >> np.uint64(1)
+            if is_foreign or high & before:
+                foreign[foreign_count] = count
+                foreign_count += 1
+            is_foreign = False
+            high &= ~before
+            count += 1
+            start = end + 1
+            found &= found - np.uint64(1)
+        is_foreign = is_foreign or high != np.uint64(0)
+    if start < size:
+        starts[count] = start
+        lengths[count] = size - start
+        if is_foreign:
+            foreign[foreign_count] = count
+            foreign_count += 1
+        count += 1
+    return count, foreign_count

@@ -19,16 +19,16 @@ from transforms.parse import Parse
 LINE = '83.149.9.216 - - [17/May/2015:10:05:03 +0000] "GET /a?b=1 HTTP/1.1" 200 203023 "http://x.org/" "Mozilla/5.0"'
 QUOTED = r'"((?:[^"\\]|\\.)*)"'
 REFERENCE = re.compile(
-    rf"(\S+) (\S+) (.+?) \[([^\]]+)\] {QUOTED} ([0-9]{{3}}) ([0-9]+|-) {QUOTED} {QUOTED}[ \t\r\f\v\n]*"
+    r"(\S+) (\S+) (?>(.+?) \[([0-9]{2}/[A-Z][a-z]{2}/[12][0-9]{3}(?::[0-9]{2}){3} [+-][0-9]{4})\] (?=\"))"
+    rf"{QUOTED} ([0-9]{{3}}) ([0-9]+|-) {QUOTED} {QUOTED}[ \t\r\f\v\n]*"
 )
-TIME = re.compile(r"\d\d/[A-Z][a-z]{2}/[12]\d{3}:\d\d:\d\d:\d\d [+-]\d{4}", re.ASCII)
 REQUEST = re.compile(r"([A-Za-z]{3,16}) (.*) HTTP/([0-9]\.[0-9])")
 
 
 def reference(line: str) -> dict[str, Any] | None:
     """What a line says, by Python's `re` and `datetime`; None where it does not fit."""
     match = REFERENCE.fullmatch(line)
-    if match is None or not TIME.fullmatch(match[4]):
+    if match is None:
         return None
     try:
         timestamp = datetime.strptime(match[4], "%d/%b/%Y:%H:%M:%S %z").astimezone(UTC)
