@@ -15,6 +15,9 @@ FORMAT ?= combined
 OUT ?= out
 ARGS ?=
 
+# Without compiled modules every command would compile Beam anew, which takes longer than importing it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help logs test lint soak bench lock clean
 
 help:  ## List the targets

@@ -6,7 +6,7 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 import apache_beam as beam
 import polars as pl
@@ -22,8 +22,24 @@ from fabric_beam.endpoints import step
 from fabric_beam.errors import OutputError, UsageError
 from fabric_beam.map_batches import as_batches
 
-#: Writes one table as one whole file.
-Format = Callable[[pl.DataFrame, IO[bytes]], None]
+#: Rows that are written together, of all dates: what the sink holds in memory.
+_GROUP_ROWS = 131_072
+#: Files that are open at a time: one a date.
+_OPEN_FILES = 32
+
+
+class TableWriter(Protocol):
+    """Writes tables of one schema to an open file, one after the other."""
+
+    def write(self, table: pl.DataFrame) -> None:
+        """Append a table's rows."""
+
+    def close(self) -> None:
+        """Write what belongs at the file's end; the file stays open."""
+
+
+#: Begins a file with rows of a schema.
+Format = Callable[[IO[bytes], pl.Schema], TableWriter]
 
 
 class _Written(NamedTuple):
@@ -45,8 +61,8 @@ class FileSink(beam.PTransform):
         folder: where the files go, on any of Beam's file systems; made if it is not there.
         job: what the files' names begin with.
         suffix: what they end with.
-        write: writes one table as one file.
-        max_rows: the most rows a file may have.
+        write: begins a file.
+        max_rows: with how many rows a file is full.
 
     Input: batches; those with an event time are spread over folders `date=YYYY-MM-DD` (UTC).
     """
@@ -105,45 +121,87 @@ class FileSink(beam.PTransform):
 
 
 class _Write(beam.DoFn):
-    """Buffers rows by date and writes them under temporary names."""
+    """Writes rows to files by date, under temporary names."""
 
     def __init__(self, temporary: str, write: Format, max_rows: int, time_column: str | None) -> None:
         self._temporary = temporary
         self._format = write
         self._max_rows = max_rows
         self._time_column = time_column
-        self._buffers: dict[str, list[pl.DataFrame]] = {}
-        self._rows = 0
+        self._files: dict[str, _File] = {}
 
     def start_bundle(self) -> None:
-        self._buffers, self._rows = {}, 0
+        self._files = {}
 
     def process(self, batch: pa.RecordBatch) -> Iterator[_Written]:
         for partition, table in _by_date(from_batch(batch), self._time_column):
-            self._buffers.setdefault(partition, []).append(table)
-            self._rows += table.height
-        while self._rows >= self._max_rows:
-            # Memory is bounded over all dates together: the fullest one makes way.
-            fullest = max(self._buffers, key=lambda partition: sum(t.height for t in self._buffers[partition]))
-            yield self._flush(fullest)
+            if partition not in self._files:
+                if len(self._files) == _OPEN_FILES:
+                    yield self._close(max(self._files, key=lambda each: self._files[each].rows))
+                path = FileSystems.join(self._temporary, uuid.uuid4().hex)
+                self._files[partition] = _File(path, self._format, table.schema)
+            self._files[partition].add(table)
+            if self._files[partition].rows >= self._max_rows:
+                yield self._close(partition)
+        while sum(file.held for file in self._files.values()) >= _GROUP_ROWS:
+            max(self._files.values(), key=lambda file: file.held).flush()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        for partition in sorted(self._buffers):
-            yield WindowedValue(self._flush(partition), GlobalWindow().max_timestamp(), [GlobalWindow()])
+        for partition in sorted(self._files):
+            yield WindowedValue(self._close(partition), GlobalWindow().max_timestamp(), [GlobalWindow()])
 
-    def _flush(self, partition: str) -> _Written:
-        table = pl.concat(self._buffers.pop(partition))
-        self._rows -= table.height
-        path = FileSystems.join(self._temporary, uuid.uuid4().hex)
-        _write_file(self._format, table, path)
-        identity = [name for name in ("source", "offset") if name in table.columns]
-        first = table.select(identity).row(0) if identity else (str(table.row(0)),)
-        return _Written(
-            partition,
-            "".join(str(x).rjust(20, "0") if isinstance(x, int) else str(x) for x in first),
-            path,
-            table.height,
-        )
+    def _close(self, partition: str) -> _Written:
+        file = self._files.pop(partition)
+        file.close()
+        return _Written(partition, file.first, file.path, file.rows)
+
+
+class _File:
+    """One file, under its temporary name.
+
+    Attributes:
+        path: the name.
+        first: the provenance of its first row, as text that sorts as it does.
+        rows: how many rows it has, `held` ones included.
+        held: how many of them are not yet written.
+    """
+
+    def __init__(self, path: str, write: Format, schema: pl.Schema) -> None:
+        self.path = path
+        self.rows = self.held = 0
+        self.first = ""
+        self._tables: list[pl.DataFrame] = []
+        with self._errors():
+            self._file = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+            self._writer = write(self._file, schema)
+
+    def add(self, table: pl.DataFrame) -> None:
+        if not self.rows:
+            identity = [name for name in ("source", "offset") if name in table.columns]
+            first = table.select(identity).row(0) if identity else (str(table.row(0)),)
+            self.first = "".join(str(x).rjust(20, "0") if isinstance(x, int) else str(x) for x in first)
+        self._tables.append(table)
+        self.rows += table.height
+        self.held += table.height
+
+    def flush(self) -> None:
+        if self.held:
+            with self._errors():
+                self._writer.write(pl.concat(self._tables))
+            self._tables, self.held = [], 0
+
+    def close(self) -> None:
+        self.flush()
+        with self._errors():
+            self._writer.close()
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, BeamIOError, pl.exceptions.ComputeError) as error:
+            raise OutputError(f"Cannot write {self.path}: {error}. Is the disk full?") from error
 
 
 def _by_date(table: pl.DataFrame, time_column: str | None) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -166,14 +224,6 @@ def _folder(date: Any) -> str:
     return f"date={date}" if date is not None else "date=unknown"
 
 
-def _write_file(write: Format, table: pl.DataFrame, path: str) -> None:
-    try:
-        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            write(table, file)
-    except (OSError, BeamIOError, pl.exceptions.ComputeError) as error:
-        raise OutputError(f"Cannot write {path}: {error}. Is the disk full?") from error
-
-
 class _Commit(beam.DoFn):
     """Gives the temporary files their final names, once all are written."""
 
@@ -192,7 +242,7 @@ class _Commit(beam.DoFn):
         results = sorted(written)
         if not results:
             path = FileSystems.join(self._temporary, uuid.uuid4().hex)
-            _write_file(self._write, self._empty, path)
+            _File(path, self._write, self._empty.schema).close()
             results = [_Written("", "", path, 0)]
         counts: dict[str, int] = {}
         moves = {}

@@ -10,14 +10,14 @@ import polars.selectors as cs
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.file_sink import FileSink
 
-_MAX_ROWS = 400_000
+_MAX_ROWS = 4_000_000
 
 
 class WriteJsonLines(FileSink):
     """Write batches as JSON Lines: one object a row, times as RFC 3339.
 
     Args:
-        endpoint: `jsonl:FOLDER?max_rows=400000`.
+        endpoint: `jsonl:FOLDER?max_rows=4000000`.
         job: what the files' names begin with.
 
     Source: https://jsonlines.org
@@ -26,21 +26,33 @@ class WriteJsonLines(FileSink):
     def __init__(self, endpoint: Endpoint, job: str) -> None:
         max_rows = endpoint.option("max_rows", int, _MAX_ROWS)
         endpoint.no_more_options("max_rows")
-        super().__init__(endpoint.path, job=job, suffix="jsonl", write=write_json_lines, max_rows=max_rows)
+        super().__init__(endpoint.path, job=job, suffix="jsonl", write=JsonLinesWriter, max_rows=max_rows)
 
 
-def write_json_lines(table: pl.DataFrame, file: IO[bytes]) -> None:
-    """Write a table as JSON Lines.
+class JsonLinesWriter:
+    r"""Write tables as JSON Lines.
+
+    Args:
+        file: open for writing.
 
     Example:
         >>> import io
         >>> from datetime import datetime
         >>> file = io.BytesIO()
-        >>> write_json_lines(pl.DataFrame({"timestamp": [datetime(2015, 5, 17)], "body": ["x"]}), file)
+        >>> JsonLinesWriter(file).write(pl.DataFrame({"timestamp": [datetime(2015, 5, 17)], "body": ["x"]}))
         >>> file.getvalue()
-        b'{"timestamp":"2015-05-17T00:00:00.000000","body":"x"}\\n'
+        b'{"timestamp":"2015-05-17T00:00:00.000000","body":"x"}\n'
     """
-    zoned = cs.datetime(time_zone="*")
-    table.with_columns(
-        zoned.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), (cs.datetime() - zoned).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f")
-    ).write_ndjson(file)
+
+    def __init__(self, file: IO[bytes], schema: pl.Schema | None = None) -> None:
+        self._file = file
+
+    def write(self, table: pl.DataFrame) -> None:
+        """Append a line for each row."""
+        zoned = cs.datetime(time_zone="*")
+        table.with_columns(
+            zoned.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), (cs.datetime() - zoned).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f")
+        ).write_ndjson(self._file)
+
+    def close(self) -> None:
+        """There is nothing behind the last line."""

@@ -13,7 +13,7 @@ from fabric_beam import ledger
 from fabric_beam.batches import from_batch
 from fabric_beam.endpoints import Endpoint, step
 from fabric_beam.errors import UsageError
-from fabric_beam.io.jsonl import write_json_lines
+from fabric_beam.io.jsonl import JsonLinesWriter
 from fabric_beam.map_batches import as_batches
 
 
@@ -43,7 +43,7 @@ class _Print(beam.DoFn):
 
     def process(self, batch: pa.RecordBatch) -> Iterator[None]:
         lines = io.BytesIO()
-        write_json_lines(from_batch(batch), lines)
+        JsonLinesWriter(lines).write(from_batch(batch))
         # One write a batch: worker threads share standard output.
         sys.stdout.buffer.write(lines.getvalue())
         sys.stdout.buffer.flush()

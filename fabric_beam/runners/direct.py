@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -32,4 +33,9 @@ class DirectRunner(FnApiRunner):
         direct = options.view_as(DirectOptions)
         if direct.direct_running_mode == "in_memory" and direct.direct_num_workers <= 1:
             self._num_workers = self._workers
-        return super().run_via_runner_api(pipeline_proto, options)
+        # What was imported and built lives on: the garbage collector need not look through it again and again.
+        gc.freeze()
+        try:
+            return super().run_via_runner_api(pipeline_proto, options)
+        finally:
+            gc.unfreeze()
