@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from fabric_beam import runner_config
 from fabric_beam.errors import UsageError, nearest
 
 RUNNERS = (
@@ -40,6 +41,9 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: an option is neither ours nor Beam's, or a value is wrong.
         """
+        config, argv = _CONFIG.parse_known_args(argv)
+        if config.runner_config:
+            argv = [*runner_config.arguments(config.runner_config), *argv]
         options, rest = self.parse_known_args(argv)
         known = {
             name for action in self._actions for name in action.option_strings if name.startswith("--")
@@ -55,12 +59,17 @@ class Parser(argparse.ArgumentParser):
         return options, rest
 
 
+_CONFIG = Parser(add_help=False, allow_abbrev=False)
+_CONFIG.add_argument("--runner_config")
+
+
 def beam_options() -> set[str]:
-    """The names of Beam's own pipeline options, read from its source: importing it takes seconds."""
+    """The names of Beam's own pipeline options and of our runners', read from source: importing it takes seconds."""
     spec = find_spec("apache_beam")
     assert spec is not None and spec.origin is not None
-    source = (Path(spec.origin).parent / "options" / "pipeline_options.py").read_text(encoding="utf-8")
-    return set(re.findall(r"""['"](--\w+)['"]""", source))
+    sources = [Path(spec.origin).parent / "options" / "pipeline_options.py"]
+    sources += (Path(__file__).parent / "runners").rglob("*.py")
+    return {name for file in sources for name in re.findall(r"""['"](--\w+)['"]""", file.read_text(encoding="utf-8"))}
 
 
 def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:

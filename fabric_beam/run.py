@@ -88,18 +88,20 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
     if not options.debug:
         warnings.filterwarnings("ignore")
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    from fabric_beam.runners import runner, start
+
+    if not options.dry_run:
+        start(options.runner, beam_arguments)
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from fabric_beam import graph
     from fabric_beam.io.file_sink import FileSink
     from fabric_beam.ledger import Ledger
-    from fabric_beam.runners.direct import DirectRunner
 
     # dill, the default of older Beam, loses the globals of `__main__`.
     beam_options = PipelineOptions(beam_arguments, pickle_library="cloudpickle")
-    runner = DirectRunner() if options.runner == "DirectRunner" else options.runner
-    pipeline = beam.Pipeline(runner=runner, options=beam_options)
+    pipeline = beam.Pipeline(runner=runner(options.runner, beam_arguments), options=beam_options)
     report = build(pipeline, options)
     if options.dry_run:
         for label, hint in graph.plan(pipeline):

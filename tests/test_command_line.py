@@ -69,3 +69,38 @@ def test_a_sink_needs_a_dataset_and_a_url(text: str) -> None:
     """A half sink says what form is expected."""
     with pytest.raises(UsageError, match="DATASET=URL expected"):
         parse_logs(["--input", "setup.py", "--sink", text])
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "runner_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_runner_configuration_has_known_options(config: Path) -> None:
+    """Every file in runner_configs names a runner and options that exist."""
+    options, _ = parse_logs(["--input", "setup.py", f"--runner_config={config}"])
+    assert options.runner.endswith("Runner")
+
+
+def test_the_command_line_wins_over_the_runner_configuration() -> None:
+    """An option of the file holds unless the command line gives it too."""
+    config = ROOT / "runner_configs" / "spark-cluster.yaml"
+    options, rest = parse_logs(["--input", "setup.py", "--runner_config", str(config), "--runner", "DirectRunner"])
+    assert options.runner == "DirectRunner"
+    assert rest == ["--spark_master=spark://localhost:7077"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runner: SparkRuner", "There is no runner 'SparkRuner'. Did you mean 'SparkRunner'"),
+        ("spark_mastr: local", "There is no option --spark_mastr. Did you mean '--spark_master'"),
+        ("- SparkRunner", "a mapping of options to values expected"),
+        ("runner: [", "is not readable as YAML"),
+        ("runner: {name: SparkRunner}", "runner: one value or a list of values expected"),
+        (None, "Cannot read the runner configuration"),
+    ],
+)
+def test_a_wrong_runner_configuration_says_what_is_wrong(tmp_path: Path, text: str | None, message: str) -> None:
+    """A file that is missing, malformed or misspelt is refused before anything runs."""
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=message.replace("[", r"\[")):
+        parse_logs(["--input", "setup.py", "--runner_config", str(path)])

@@ -219,7 +219,7 @@ def table_of_lines(words: Words, size: int, offset: int, source: str, modified: 
         [('one', 100), ('two', 105)]
     """
     text = Text(pa.py_buffer(words))
-    starts, lengths, foreign = (np.empty(size, np.int64) for _ in range(3))
+    starts, lengths, foreign = (np.empty(_count_lines(text.words, size) + 1, np.int64) for _ in range(3))
     count, foreign_count = _find_lines(text.words, text.bytes, size, starts, lengths, foreign)
     starts, lengths = starts[:count], lengths[:count]
     offsets = starts + offset
@@ -261,6 +261,18 @@ def _as_utf8(text: Text, size: int, starts: Positions, lengths: Positions, lines
     data[size:at] = np.frombuffer(b"".join(behind), np.uint8)
     data[at:] = 0
     return Text(pa.py_buffer(longer))
+
+
+@compiled
+def _count_lines(words: Words, size: int) -> int:
+    """How many line ends there are."""
+    count = 0
+    for word in range((size + 7) >> 3):
+        found = equal_bytes(words[word], _NEWLINE)
+        while found:
+            count += 1
+            found &= found - np.uint64(1)
+    return count
 
 
 @compiled

@@ -81,7 +81,13 @@ def logs_parser() -> Parser:
     add("--keep_original", action="store_true", help="write the original line with each event, as log.record.original")
 
     add = parser.add_argument_group("running").add_argument
-    add("--runner", type=runner, default="DirectRunner", help="DirectRunner, or one of Beam's (%(default)s)")
+    add(
+        "--runner",
+        type=runner,
+        default="DirectRunner",
+        help="DirectRunner, SparkRunner, FlinkRunner, PrismRunner, or another of Beam's (%(default)s)",
+    )
+    add("--runner_config", metavar="FILE", help="options of one way to run, in YAML, such as runner_configs/*.yaml")
     add("--dry_run", action="store_true", help="print the steps and the schema after each, and stop")
     add("--debug", action="store_true", help="show tracebacks")
     return parser

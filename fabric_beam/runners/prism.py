@@ -1,0 +1,91 @@
+"""PrismRunner here: Beam's own, with its Go binary found or built instead of downloaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions
+from apache_beam.runners.portability import prism_runner
+from apache_beam.version import __version__ as beam_version
+
+from fabric_beam.errors import FabricBeamError, UsageError
+
+_MODULE = "github.com/apache/beam/sdks/v2/go/cmd/prism"
+
+
+class PrismError(FabricBeamError):
+    """Prism cannot be built or started (exit code 1)."""
+
+
+class PrismRunner(prism_runner.PrismRunner):
+    """Run on Prism, a local runner of the whole Beam model, with the workers in this process.
+
+    The binary is `--prism_location` if given; else the one of Beam's version in the user's cache folder, built there
+    once if Go is installed.
+
+    Example:
+        >>> import apache_beam as beam
+        >>> with beam.Pipeline(runner=PrismRunner()) as p:  # doctest: +SKIP
+        ...     _ = p | beam.Create([1, 2]) | beam.Map(str)
+    """
+
+    def default_job_server(self, options: PipelineOptions) -> Any:
+        """Start Prism.
+
+        Raises:
+            UsageError: there is no binary and no Go to build it with.
+            PrismError: it cannot be built.
+        """
+        prism = options.view_as(PrismRunnerOptions)
+        if prism.prism_location is None:
+            prism.prism_location = str(binary())
+        return super().default_job_server(options)
+
+
+def binary_path(version: str = beam_version) -> Path:
+    """Where the Prism of a Beam version is, once it is built.
+
+    Example:
+        >>> binary_path("2.61.0").parent.name
+        'prism-2.61.0'
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "fabric-beam" / f"prism-{version}" / "prism"
+
+
+def binary(version: str = beam_version) -> Path:
+    """The Prism of a Beam version, built by `go install` at the first time: that takes minutes.
+
+    Args:
+        version: Beam's.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        UsageError: there is none and no Go to build it with.
+        PrismError: it cannot be built.
+    """
+    built = binary_path(version)
+    if built.exists():
+        return built
+    go = shutil.which("go")
+    if go is None:
+        raise UsageError(
+            f"PrismRunner needs Prism {version}: install Go (https://go.dev/doc/install), with which it is built once, "
+            "or give a binary or its URL as --prism_location."
+        )
+    result = subprocess.run(
+        [go, "install", f"{_MODULE}@v{version}"],
+        env={**os.environ, "GOBIN": str(built.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise PrismError(f"Prism {version} cannot be built by {go}: {result.stderr.strip()[-500:]}")
+    return built
