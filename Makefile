@@ -18,7 +18,7 @@ ARGS ?=
 # Without compiled modules every command would compile Beam anew, which takes longer than importing it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help logs test lint soak bench lock clean
+.PHONY: help logs test lint soak conformance bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -34,16 +34,23 @@ else
 endif
 
 test: lint $(NEWEST)/.test  ## Run every test, on the main lock and on the newest Beam
-	$(BIN)/python -m pytest -n 2 --dist worksteal
-	$(NEWEST)/bin/python -m pytest -n 2 --dist worksteal --ignore tests/pipelines
+	-@command -v go >/dev/null && $(BIN)/python -c 'from fabric_beam.runners.prism import binary; binary()'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/pipelines \
+		--ignore tests/integration/test_pipelines.py --ignore fabric_beam/runners/flink
 
 lint: $(VENV)/.test  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-soak: $(VENV)/.test  ## Look for new counter-examples with every property-based test; takes long
-	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3600 -m "not real_data" -k "not logs"
+soak: $(VENV)/.test  ## Look for new counter-examples of every property, and kill workers again and again; takes hours
+	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3600 -m "not real_data" -k "not logs" \
+		--ignore tests/integration
+	for n in 1 2 3 4 5 6 7 8 9 10; do $(BIN)/python -m pytest tests/integration -k killed || exit 1; done
+
+conformance: $(VENV)/.test  ## Run Beam's own runner tests on every runner and write docs/runners.md
+	$(BIN)/python -m tests.integration.conformance
 
 bench: $(VENV)/.test  ## Measure, side by side with what else does the job
 	$(BIN)/python -m benchmarks.access_log

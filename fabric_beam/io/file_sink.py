@@ -258,10 +258,13 @@ class _Commit(beam.DoFn):
             for folder in {path.rpartition("/")[0] for path in moves.values()}:
                 with contextlib.suppress(FileExistsError, BeamIOError, OSError):
                     FileSystems.mkdirs(folder)
-            FileSystems.rename(list(moves), list(moves.values()))
+            # A worker that died here may have moved some already.
+            left = [path for path, name in moves.items() if FileSystems.exists(path) or not FileSystems.exists(name)]
+            FileSystems.rename(left, [moves[path] for path in left])
             if gone := sorted(set(stale) - set(moves.values())):
                 FileSystems.delete(gone)
-            FileSystems.delete([self._temporary])
+            if FileSystems.exists(self._temporary):
+                FileSystems.delete([self._temporary])
         except (OSError, BeamIOError) as error:
             raise OutputError(f"Cannot put the files in place in {self._folder}: {error}.") from error
         self._account.add("written", sum(result.rows for result in results))

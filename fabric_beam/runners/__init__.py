@@ -18,7 +18,7 @@ _PORTABLE = ("--job_endpoint", "--flink_job_server_jar", "--spark_job_server_jar
 
 
 def start(name: str, arguments: Sequence[str] = ()) -> None:
-    """Start what an engine needs time for, before Beam is imported; only Spark on this machine has anything.
+    """Start what an engine needs time for, before Beam is imported: Spark or Flink on this machine.
 
     Args:
         name: as in `--runner`.
@@ -27,19 +27,28 @@ def start(name: str, arguments: Sequence[str] = ()) -> None:
     Raises:
         FabricBeamError: the engine cannot be started: it is not installed, there is no Java, nobody answers.
     """
-    if name != "SparkRunner" or name not in OURS or _portable(arguments):
+    if name not in ("SparkRunner", "FlinkRunner") or _portable(arguments):
         return
     from argparse import ArgumentParser
 
-    from fabric_beam.runners.spark import session
-
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    if name == "FlinkRunner":
+        from fabric_beam.runners.flink import cluster
+
+        parser.add_argument("--flink_master", default="[auto]")
+        parser.add_argument("--parallelism", type=int, default=-1)
+        options, _ = parser.parse_known_args(list(arguments))
+        cluster.check()
+        cluster.warm_up(options.flink_master, max(options.parallelism, 0))
+        return
+    from fabric_beam.runners.spark import processes
+
     parser.add_argument("--spark_master", default="local[*]")
     parser.add_argument("--spark_log_level", default="OFF")
     parser.add_argument("--spark_conf", action="append", default=[])
     options, _ = parser.parse_known_args(list(arguments))
     conf = dict(setting.partition("=")[::2] for setting in options.spark_conf)
-    session.start(options.spark_master, conf.get("spark.driver.memory", "1g"), options.spark_log_level)
+    processes.start(options.spark_master, conf.get("spark.driver.memory", "1g"), options.spark_log_level)
 
 
 def _portable(arguments: Sequence[str]) -> bool:

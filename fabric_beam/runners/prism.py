@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions
+from apache_beam.pipeline import Pipeline
+from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability import prism_runner
 from apache_beam.version import __version__ as beam_version
 
@@ -32,6 +34,23 @@ class PrismRunner(prism_runner.PrismRunner):
         >>> with beam.Pipeline(runner=PrismRunner()) as p:  # doctest: +SKIP
         ...     _ = p | beam.Create([1, 2]) | beam.Map(str)
     """
+
+    def run_pipeline(self, pipeline: Pipeline, options: PipelineOptions) -> Any:
+        """Start a pipeline.
+
+        Raises:
+            UsageError: it has windows that merge, or Prism is not there and cannot be built.
+        """
+        components = pipeline.to_runner_api().components
+        for transform in components.transforms.values():
+            for output in transform.outputs.values():
+                strategy = components.windowing_strategies[components.pcollections[output].windowing_strategy_id]
+                if strategy.merge_status == beam_runner_api_pb2.MergeStatus.NEEDS_MERGE:
+                    raise UsageError(
+                        f"{transform.unique_name}: Prism merges windows wrongly, so PrismRunner refuses windows that "
+                        "merge, such as sessions: use DirectRunner, SparkRunner or FlinkRunner."
+                    )
+        return super().run_pipeline(pipeline, options)
 
     def default_job_server(self, options: PipelineOptions) -> Any:
         """Start Prism.

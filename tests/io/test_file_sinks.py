@@ -8,10 +8,14 @@ from pathlib import Path
 
 import apache_beam as beam
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from fabric_beam import MapBatches, WriteTo
+from fabric_beam.batches import BatchOf
 from fabric_beam.errors import OutputError, UsageError
+from fabric_beam.io.file_sink import _Commit, _Written
+from fabric_beam.io.jsonl import JsonLinesWriter
 from fabric_beam.testing import check_sink, run
 
 START = datetime(2026, 1, 1, 23, tzinfo=UTC)
@@ -122,3 +126,27 @@ def test_wrong_urls_are_refused(url: str, message: str) -> None:
     """A wrong scheme or option is an error with the nearest right one."""
     with pytest.raises(UsageError, match=message):
         WriteTo(url)
+
+
+def test_a_commit_that_was_cut_short_can_be_repeated(tmp_path: Path) -> None:
+    """A worker that dies between two renames is replaced by one that does the rest."""
+    temporary = tmp_path / ".tmp-x"
+    temporary.mkdir()
+    commit = _Commit(
+        "Write",
+        str(tmp_path),
+        str(temporary),
+        "logs",
+        "jsonl",
+        JsonLinesWriter,
+        BatchOf(pa.schema([("body", pa.string())])),
+    )
+    written = [_Written("", str(n), str(temporary / str(n)), 1) for n in range(3)]
+    for n in range(3):
+        (temporary / str(n)).write_text(f"{n}\n")
+    # The first attempt got as far as this.
+    (temporary / "0").rename(tmp_path / "logs-00000.jsonl")
+    for _ in range(2):
+        assert len(list(commit.process(None, written))) == 3
+        assert [(tmp_path / f"logs-{n:05d}.jsonl").read_text() for n in range(3)] == ["0\n", "1\n", "2\n"]
+    assert not temporary.exists()

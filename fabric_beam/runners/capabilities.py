@@ -1,0 +1,27 @@
+"""What of Beam's own runner tests an engine does not do, and why: docs/runners.md is made from this."""
+
+from __future__ import annotations
+
+_SESSIONS = "Prism merges windows wrongly: pipelines with such windows are refused"
+_DRAIN = "Prism cannot drain a pipeline"
+_METRICS = "a portable result has the user's metrics, not those of the system"
+
+#: By engine, then by the test's name in Beam's `fn_runner_test`.
+NOT_SUPPORTED: dict[str, dict[str, str]] = {
+    "DirectRunner": {},
+    "PrismRunner": {
+        "test_custom_merging_window": _SESSIONS,
+        "test_windowing": _SESSIONS,
+        "test_custom_window_type": "Prism has no coder for windows of other types than Beam's own",
+        "test_pack_combiners": "Prism does not know the coder of combiners that Beam has packed together",
+        "test_sdf_default_truncate_when_unbounded": _DRAIN,
+        "test_sdf_with_truncate": _DRAIN,
+        "test_element_count_metrics": _METRICS,
+        "test_non_user_metrics": _METRICS,
+        "test_progress_metrics": _METRICS,
+    },
+    "SparkRunner": {
+        "test_batch_rebatch_pardos": "a warning that a transform raises in a worker is not raised again in the client",
+    },
+    "FlinkRunner": {},
+}

@@ -1,0 +1,231 @@
+"""FlinkRunner: a bounded Beam pipeline as one PyFlink job, without a job server."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import re
+import shutil
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from apache_beam.internal import pickler
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, SetupOptions
+from apache_beam.portability.api import metrics_pb2
+from apache_beam.runners.portability.fn_api_runner.fn_runner import RunnerResult
+from apache_beam.runners.runner import PipelineRunner, PipelineState
+
+from fabric_beam.errors import UsageError
+from fabric_beam.runners.failures import unpack
+from fabric_beam.runners.flink import cluster, seams
+from fabric_beam.runners.flink.cluster import LOCAL, FlinkError
+from fabric_beam.runners.metrics import merge
+from fabric_beam.runners.plan import Plan, plan
+
+_JOB = "fabric-beam"
+_RESTARTS = 3
+_LOGGER = logging.getLogger(__name__)
+
+
+class FlinkOptions(PipelineOptions):
+    """What the Flink runner can be told besides Beam's own `--flink_master` and `--parallelism`."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: Any) -> None:
+        parser.add_argument(
+            "--flink_python", default=sys.executable, help="Python on the machines of a session cluster."
+        )
+        parser.add_argument(
+            "--flink_config",
+            action="append",
+            default=[],
+            help="KEY=VALUE of Flink's own configuration; may be repeated.",
+        )
+
+
+class FlinkRunner(PipelineRunner):
+    """Run bounded pipelines on Flink: a mini-cluster in this machine's JVM, or a session cluster.
+
+    Every fused stage is an operator. On the mini-cluster, this process runs the Python code in threads, a worker a
+    core; on a session cluster, Flink starts Python workers, and restarts what fails.
+
+    Args:
+        drain: truncate unbounded splittable DoFns, as when a job is drained.
+        unbounded: take unbounded sources too, each of which must have an end.
+
+    Example:
+        >>> import apache_beam as beam
+        >>> with beam.Pipeline(FlinkRunner()) as p:  # doctest: +SKIP
+        ...     _ = p | beam.Create([1, 2]) | beam.Map(str)
+    """
+
+    def __init__(self, *, drain: bool = False, unbounded: bool = False) -> None:
+        super().__init__()
+        self._drain = drain
+        self._unbounded = unbounded
+        self._warm = False
+        cluster.check()
+
+    def apply(self, transform: Any, input: Any, options: PipelineOptions) -> Any:
+        """Expand a transform; with the first one, Flink begins to start."""
+        if not self._warm:
+            self._warm = True
+            flink = options.view_as(FlinkRunnerOptions)
+            cluster.warm_up(flink.flink_master, max(flink.parallelism, 0))
+        return super().apply(transform, input, options)
+
+    def run_pipeline(self, pipeline: Any, options: PipelineOptions) -> RunnerResult:
+        """Run a pipeline and wait for its end.
+
+        Raises:
+            FabricBeamError: what Flink, its cluster or the pipeline cannot do.
+        """
+        setup = options.view_as(SetupOptions)
+        # dill, the default of older Beam, loses the globals of `__main__`.
+        if setup.pickle_library == "default":
+            setup.pickle_library = "cloudpickle"
+        pickler.set_library(setup.pickle_library)
+        planned = plan(pipeline, engine="FlinkRunner", drain=self._drain, unbounded=self._unbounded)
+        return run(planned, options)
+
+
+def run(planned: Plan, options: PipelineOptions) -> RunnerResult:
+    """Run a plan on the Flink that the options name."""
+    from fabric_beam.runners.flink import job
+
+    flink = options.view_as(FlinkRunnerOptions)
+    own = options.view_as(FlinkOptions)
+    parallelism = flink.parallelism if flink.parallelism > 0 else cluster.cores()
+    local = flink.flink_master in LOCAL
+    if local:
+        address = cluster.mini_cluster(parallelism)
+    else:
+        address = flink.flink_master.removeprefix("http://").rstrip("/")
+        cluster.check_session(address, parallelism)
+    values = _configuration(address, parallelism)
+    if local:
+        values["python.executable"] = str(cluster.worker_script())
+    else:
+        values |= {
+            "python.executable": own.flink_python,
+            "restart-strategy.type": "fixed-delay",
+            "restart-strategy.fixed-delay.attempts": str(_RESTARTS),
+            "restart-strategy.fixed-delay.delay": "1 s",
+            "pipeline.jars": f"file://{_python_jar()}",
+            "python.files": str(_project()),
+        }
+    values |= _settings(own.flink_config)
+    jvm = cluster.gateway().jvm
+    environment = jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment(
+        cluster.configuration(values)
+    )
+    reports = job.build(planned, environment, parallelism, options.view_as(SetupOptions).pickle_library).collectAsync()
+    try:
+        environment.executeAsync(_JOB)
+        found = _collect(reports)
+    except BaseException as error:
+        cluster.cancel(address, values[seams.JOB_ID], submitted=isinstance(error, Exception))
+        if isinstance(error, Exception):
+            raise _explain(error, address) from None
+        # Interrupted: who asked for that may leave without running what is registered for the process's end.
+        cluster.stop_java()
+        raise
+    finally:
+        with contextlib.suppress(Exception):
+            reports.close()
+    if missing := job.subtasks(planned, parallelism) - set(found):
+        raise FlinkError(
+            f"The job ended, but {len(missing)} of its tasks did not run to their end. Look at Flink's log."
+        )
+    infos: dict[str, list[Any]] = {}
+    for (number, _), serialized in found.items():
+        of_stage = infos.setdefault(planned.stages[number].name, [])
+        of_stage += [metrics_pb2.MonitoringInfo.FromString(info) for info in serialized]
+    return RunnerResult(PipelineState.DONE, {"": []} | {stage: merge(of_stage) for stage, of_stage in infos.items()})
+
+
+def _configuration(address: str, parallelism: int) -> dict[str, str]:
+    host, _, port = address.rpartition(":")
+    return {
+        "execution.target": "remote",
+        "execution.attached": "true",
+        "execution.runtime-mode": "STREAMING",
+        # Known before the job is sent, so that it can be cancelled whatever happens.
+        seams.JOB_ID: uuid.uuid4().hex,
+        "rest.address": host,
+        "rest.port": port,
+        "parallelism.default": str(parallelism),
+        "restart-strategy.type": "none",
+        # Checkpoints never come due: what is whole only at its end is run again from its start. But the results of a
+        # job that may restart can only be collected from one with checkpoints.
+        "execution.checkpointing.interval": "3650 d",
+        "execution.checkpointing.mode": "AT_LEAST_ONCE",
+        "execution.checkpointing.checkpoints-after-tasks-finish.enabled": "false",
+        "slot.request.timeout": "30 s",
+        "python.fn-execution.bundle.size": "64",
+        "python.fn-execution.bundle.time": "100",
+        "pipeline.closure-cleaner-level": "NONE",
+    }
+
+
+def _collect(reports: Any) -> dict[tuple[int, int], list[bytes]]:
+    """The monitoring infos of every subtask: of its last attempt, if there were several."""
+    from fabric_beam.runners.flink.worker import Report
+
+    found: dict[tuple[int, int], list[bytes]] = {}
+    while reports.hasNext():
+        report: Report = pickle.loads(bytes(reports.next().getField(3)))
+        if report.error is not None:
+            raise unpack(report.error)
+        found[report.stage, report.subtask] = report.infos
+    return found
+
+
+def _settings(settings: list[str]) -> dict[str, str]:
+    for setting in settings:
+        if "=" not in setting:
+            raise UsageError(f"--flink_config {setting!r}: KEY=VALUE of Flink's configuration expected.")
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+def _explain(error: Exception, address: str) -> Exception:
+    """What Flink raised, in a sentence."""
+    from py4j.protocol import Py4JJavaError
+
+    if not isinstance(error, Py4JJavaError):
+        return error
+    _LOGGER.debug("%s", error)
+    messages = []
+    java = error.java_exception
+    while java is not None:
+        messages.append(f"{java.getClass().getSimpleName()}: {java.getMessage()}")
+        java = java.getCause()
+    text = "\n".join(messages)
+    if "NoResourceAvailable" in text:
+        return FlinkError(
+            f"The cluster at {address} had no free task slots for the job. Add TaskManagers, or lower --parallelism."
+        )
+    last = re.sub(r"\s+", " ", messages[-1] if messages else str(error))
+    return FlinkError(f"Flink's job failed: {last[:1000]}")
+
+
+def _python_jar() -> Path:
+    import pyflink
+
+    return next((Path(pyflink.__file__).parent / "opt").glob("flink-python-*.jar"))
+
+
+def _project() -> Path:
+    """A folder of the packages and modules that are in use here and not installed, for workers elsewhere."""
+    from fabric_beam.runners.spark.session import own_sources
+
+    folder = cluster.new_folder()
+    for source in own_sources():
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder)
+    return folder

@@ -1,0 +1,193 @@
+"""The private interfaces of PyFlink and Beam that the Flink runner stands on; nothing else in the project uses any.
+
+`tests/runners/test_flink_seams.py` names each one, so that an upgrade that moves one fails there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Java classes of Flink, by name, that are not part of its public interface.
+PARTITIONER = "org.apache.flink.python.legacy.IdPartitioner"
+KEY_SELECTOR = "org.apache.flink.streaming.api.functions.python.PartitionCustomKeySelector"
+PYTHON_CONFIG = "org.apache.flink.python.util.PythonConfigUtil"
+MINI_CLUSTER = "org.apache.flink.runtime.minicluster.MiniCluster"
+MINI_CLUSTER_CONFIGURATION = "org.apache.flink.runtime.minicluster.MiniClusterConfiguration"
+
+#: The setting that gives a job its id.
+JOB_ID = "$internal.pipeline.job-id"
+
+_lock = threading.Lock()
+
+
+def share_registries() -> None:
+    """Let PyFlink's operators and Beam's own run in one process.
+
+    PyFlink puts its own implementation in the place of Beam's ParDo and of Beam's length prefix coder. Here both are
+    kept and told apart: by the URN of the function, and by the coder inside.
+    """
+    from apache_beam.coders import coders
+    from apache_beam.portability import common_urns
+    from apache_beam.portability.api import beam_runner_api_pb2
+    from apache_beam.runners.worker import bundle_processor
+
+    par_do_urn, prefix_urn = common_urns.primitives.PAR_DO.urn, common_urns.coders.LENGTH_PREFIX.urn
+    with _lock:
+        from pyflink.fn_execution.beam import beam_coders, beam_operations, beam_stream_fast, beam_stream_slow
+
+        registry = bundle_processor.BeamTransformFactory._known_urns
+        flink_par_do = beam_operations.create_data_stream_keyed_process_function
+        flink_prefix = beam_coders.PassThroughLengthPrefixCoder
+
+        def par_do(factory: Any, transform_id: str, transform: Any, payload: Any, consumers: Any) -> Any:
+            is_flink = payload.do_fn.urn.startswith("flink:")
+            create = flink_par_do if is_flink else bundle_processor.create_par_do
+            return create(factory, transform_id, transform, payload, consumers)
+
+        def length_prefix(_: Any, components: Sequence[Any], __: Any) -> Any:
+            [inner] = components
+            return (flink_prefix if isinstance(inner, beam_coders.FlinkCoder) else coders.LengthPrefixCoder)(inner)
+
+        for stream in (beam_stream_fast, beam_stream_slow):
+            stream.PeriodicThread = _Never
+        registry[par_do_urn] = (par_do, beam_runner_api_pb2.ParDoPayload)
+        coders.Coder._known_urns[prefix_urn] = (None, length_prefix)
+
+
+class _Never:
+    """In the place of the thread that PyFlink starts for every coder, many of which nobody ever stops.
+
+    It would flush what a bundle puts out after a second. Ten megabytes and the end of a bundle do that too.
+    """
+
+    daemon = False
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+
+def run_worker(worker_id: str, provision_endpoint: str) -> None:
+    """Serve a Flink slot from this process, as PyFlink's Python worker would; returns when Flink has done with it.
+
+    Args:
+        worker_id: what Flink calls the worker.
+        provision_endpoint: where it tells about itself.
+    """
+    import grpc
+    from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
+    from apache_beam.runners.worker import sdk_worker
+
+    share_registries()
+    with grpc.insecure_channel(provision_endpoint) as channel:
+        stub = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
+        request = beam_provision_api_pb2.GetProvisionInfoRequest()
+        info = stub.GetProvisionInfo(request, metadata=[("worker_id", worker_id)]).info
+    sdk_worker.SdkHarness(control_address=info.control_endpoint.url, worker_id=worker_id).run()
+
+
+def restore_print() -> None:
+    """Give Python's own `print` back in a worker of PyFlink's, whose one knows neither `flush` nor `file=None`."""
+    replaced = getattr(builtins.print, "__self__", None)
+    if type(replaced).__name__ == "CustomPrint":
+        builtins.print = replaced._print  # type: ignore[union-attr]
+
+
+def quiet() -> None:
+    """Keep what Beam's worker logs about its own connections from people."""
+    logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
+
+
+def java_options() -> str:
+    """The options that PyFlink's own configuration starts its JVM with, as a line."""
+    from pyflink.pyflink_gateway_server import get_jvm_opts, prepare_environment_variables
+
+    environment = dict(os.environ)
+    prepare_environment_variables(environment)
+    return " ".join(get_jvm_opts(environment))
+
+
+def gateway(environment: Mapping[str, str]) -> Any:
+    """PyFlink's gateway to its JVM, which is started if need be.
+
+    Args:
+        environment: variables for the JVM; those that are set already win.
+    """
+    from pyflink import java_gateway
+
+    if java_gateway._gateway is None:
+        added = {name: value for name, value in environment.items() if name not in os.environ}
+        os.environ.update(added)
+        try:
+            java_gateway.get_gateway()
+            # What it logs when the JVM goes is said better elsewhere.
+            logging.getLogger("py4j").setLevel(logging.CRITICAL)
+        finally:
+            for name in added:
+                del os.environ[name]
+    return java_gateway.get_gateway()
+
+
+def halt_java() -> None:
+    """End PyFlink's JVM at once, if there is one."""
+    from pyflink import java_gateway
+
+    running, java_gateway._gateway = java_gateway._gateway, None
+    if running is not None:
+        # It cannot answer any more, and py4j would log that.
+        level = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        with contextlib.suppress(Exception):
+            running.jvm.java.lang.Runtime.getRuntime().halt(0)
+        with contextlib.suppress(Exception):
+            running.shutdown()
+        logging.disable(level)
+
+
+def java(name: str) -> Any:
+    """A Java class, by its full name."""
+    from pyflink.java_gateway import get_gateway
+
+    found = get_gateway().jvm
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def process(stream: Any, function: Any, output: Any, name: str, parallelism: int) -> Any:
+    """Put a Python function behind a Java DataStream.
+
+    Args:
+        stream: Java's DataStream.
+        function: PyFlink's ProcessFunction.
+        output: PyFlink's type of what it yields.
+        name: of the operator.
+        parallelism: its subtasks.
+
+    Returns:
+        Java's DataStream of its main output.
+    """
+    from pyflink.datastream.data_stream import DataStream
+
+    return DataStream(stream).process(function, output).name(name).set_parallelism(parallelism)._j_data_stream
+
+
+def add_output_tags(stream: Any, tags: Sequence[Any]) -> None:
+    """Tell a Python operator of its side outputs; PyFlink finds them itself only if another Python operator reads them.
+
+    Args:
+        stream: Java's DataStream that the operator makes.
+        tags: Java's OutputTags.
+    """
+    stream.getTransformation().getOperatorFactory().getOperator().addSideOutputTags(tags)

@@ -1,0 +1,170 @@
+"""A SparkContext for a run, with an executor to run on and the project shipped to it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fabric_beam.errors import FabricBeamError
+from fabric_beam.runners.spark import processes
+from fabric_beam.runners.spark.processes import THREADS, is_local
+
+_JAVA = 17
+_CONNECT_SECONDS = 5.0
+_LAUNCH_SECONDS = 60.0
+_ARCHIVE = "fabric_beam_project"
+
+
+def context(
+    master: str,
+    *,
+    name: str = "fabric-beam",
+    conf: Mapping[str, str] | None = None,
+    executor_seconds: float = 20.0,
+    log_level: str = "OFF",
+) -> Any:
+    """Make a SparkContext, or tell in a sentence why there is none.
+
+    Args:
+        master: `local[*]`, `local[N]`, `spark://host:port`, or any other of Spark's.
+        name: of the application.
+        conf: Spark's own settings, which go before ours.
+        executor_seconds: how long a cluster may take to give a first executor.
+        log_level: of Spark's log on standard error.
+
+    Raises:
+        MissingExtraError: PySpark is not installed.
+        UsageError: the master's URL or a setting is not one.
+        FabricBeamError: there is no Java, no master, or no executor.
+    """
+    settings = {**_settings(master), **(conf or {})}
+    processes.start(master, settings.get("spark.driver.memory", "1g"), log_level)
+    gateway = processes.connect()
+
+    from pyspark import SparkConf, SparkContext
+
+    handler = signal.getsignal(signal.SIGINT)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    spark_conf = SparkConf(loadDefaults=True, _jvm=gateway.jvm)
+    spark_conf.setMaster(_with_retries(master)).setAppName(name).setAll(list(settings.items()))
+    try:
+        made = SparkContext(conf=spark_conf, gateway=gateway)
+    except Exception as error:
+        raise FabricBeamError(f"Spark did not start on {master}: {_first_line(error)}.") from error
+    finally:
+        # Spark's own would cancel everything in the process, and once it is stopped fail.
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, handler)
+    if not is_local(master):
+        try:
+            _ship(made)
+            _await_executor(made, master, executor_seconds)
+        except BaseException:
+            made.stop()
+            raise
+    return made
+
+
+def _with_retries(master: str) -> str:
+    """A local master that tries a task again when its worker dies, as a cluster does."""
+    if master == "local":
+        return "local[1,4]"
+    return re.sub(r"^local\[\s*(\d+|\*)\s*\]$", r"local[\1,4]", master)
+
+
+def _settings(master: str) -> dict[str, str]:
+    settings = {
+        "spark.python.daemon.module": "fabric_beam.runners.spark.daemon",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        **{f"spark.executorEnv.{name}": value for name, value in THREADS.items()},
+        "spark.task.maxFailures": "4",
+        "spark.python.worker.faulthandler.enabled": "true",
+    }
+    if is_local(master):
+        settings |= {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            # Blocks that never leave the machine cost more to compress than to write.
+            "spark.shuffle.compress": "false",
+            "spark.broadcast.compress": "false",
+        }
+    else:
+        if re.match(r"spark://(127\.|localhost)", master):
+            settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+        settings["spark.executorEnv.PYTHONPATH"] = _ARCHIVE
+    return settings
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(getattr(error, "java_exception", None) or error)
+    return text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
+
+
+def _await_executor(spark: Any, master: str, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    # The first of the list is the driver's own.
+    while spark._jsc.sc().isStopped() or spark._jsc.sc().getExecutorMemoryStatus().size() < 2:
+        if spark._jsc.sc().isStopped():
+            raise FabricBeamError(
+                f"{master} gave up on the application: its executors did not start. Their workers' logs say why; "
+                "mostly it is another version of Spark or Java there than here."
+            )
+        if time.monotonic() > until:
+            raise FabricBeamError(
+                f"{master} gave no executor within {seconds:.0f} s: its workers have no free cores or less "
+                f"than {spark.getConf().get('spark.executor.memory', '1g')} of free memory, or there are none. Wait "
+                "for other applications to end, add workers, or take less by --spark_conf spark.executor.memory=600m "
+                "and --spark_conf spark.cores.max=1."
+            )
+        time.sleep(0.1)
+
+
+def _ship(spark: Any) -> None:
+    """Send the modules that are loaded here and not installed to the executors, in one archive."""
+    # Executors fetch it when they have their first task: it must stay.
+    folder = Path(tempfile.mkdtemp(prefix="fabric-beam-ship-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    archive = folder / f"{_ARCHIVE}.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        for source in own_sources():
+            files = sorted(source.rglob("*")) if source.is_dir() else [source]
+            for file in files:
+                if file.is_file() and "__pycache__" not in file.parts:
+                    out.write(file, file.relative_to(source.parent))
+    spark.addArchive(f"{archive}#{_ARCHIVE}")
+
+
+def own_sources() -> list[Path]:
+    """Top-level packages and modules that are loaded and not installed: the project's and the user's own."""
+    installed = tuple({str(Path(p).resolve()) for p in (sys.prefix, sys.base_prefix)})
+    found = set()
+    for name in {name.partition(".")[0] for name in list(sys.modules)} | {"fabric_beam", "transforms", "pipelines"}:
+        if name in ("__main__", "__mp_main__"):
+            continue
+        with contextlib.suppress(ValueError, ImportError):
+            spec = find_spec(name)
+            if spec is None:
+                continue
+            paths = list(spec.submodule_search_locations or []) or ([spec.origin] if spec.origin else [])
+            for path in paths:
+                if path.endswith(".py") or Path(path).is_dir():
+                    resolved = Path(path).resolve()
+                    inside = str(resolved).startswith(installed)
+                    if not inside or (
+                        name in ("fabric_beam", "transforms", "pipelines") and "site-packages" not in path
+                    ):
+                        found.add(resolved)
+    return sorted(found)

@@ -1,0 +1,187 @@
+"""A Spark standalone cluster on this machine, from the installed pyspark: a master, and worker processes.
+
+python -m fabric_beam.testing.clusters.spark start
+python -m fabric_beam.testing.clusters.spark stop
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+from fabric_beam.errors import FabricBeamError, MissingExtraError
+from fabric_beam.runners.java import find_java
+
+_STATE = Path(tempfile.gettempdir()) / f"fabric-beam-spark-cluster-{os.getuid()}.json"
+_SECONDS = 60.0
+
+
+class SparkCluster:
+    """A standalone master and its workers, on the loopback interface; a context manager.
+
+    Args:
+        workers: how many worker processes.
+        cores: of each.
+        memory: of each, for executors, such as `2g`.
+        port: of the master; 0 is a free one.
+
+    Example:
+        >>> with SparkCluster() as cluster:  # doctest: +SKIP
+        ...     print(cluster.url)
+        spark://127.0.0.1:40123
+    """
+
+    def __init__(self, workers: int = 1, cores: int = 2, memory: str = "2g", port: int = 0) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fabric-beam-spark-cluster-"))
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._cores, self._memory, self._workers = cores, memory, workers
+        self._port, self._web = port or free_port(), free_port()
+        self.url = f"spark://127.0.0.1:{self._port}"
+
+    def start(self) -> Self:
+        """Start the master and the workers, and wait until they know one another.
+
+        Raises:
+            FabricBeamError: they do not within a minute.
+        """
+        self._launch(
+            "master", "Master", "--host", "127.0.0.1", "--port", str(self._port), "--webui-port", str(self._web)
+        )
+        self._await(lambda: self._state() is not None, "master")
+        for _ in range(self._workers):
+            self.add_worker()
+        self._await(lambda: self._alive() >= self._workers, "worker")
+        return self
+
+    def add_worker(self) -> subprocess.Popen[bytes]:
+        """Start one more worker, without waiting for it."""
+        name = f"worker-{len(self.processes)}"
+        options = ["--host", "127.0.0.1", "--webui-port", str(free_port()), "--cores", str(self._cores)]
+        return self._launch(
+            name, "worker.Worker", *options, "--memory", self._memory, "--work-dir", str(self.folder / name), self.url
+        )
+
+    def stop(self) -> None:
+        """End all processes, the executors with them, and remove their folders."""
+        for process in reversed(self.processes):
+            end(process.pid)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+        self.processes = []
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _launch(self, name: str, what: str, *options: str) -> subprocess.Popen[bytes]:
+        spec = find_spec("pyspark")
+        if spec is None or spec.origin is None:
+            raise MissingExtraError("A Spark cluster", "spark")
+        home = Path(spec.origin).parent
+        java = str(find_java("A Spark cluster"))
+        scala = ".".join(next(home.glob("jars/scala-library-*.jar")).stem.split("-")[-1].split(".")[:2])
+        what = what if "." in what else f"{what.lower()}.{what}"
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [java, "-Xmx512m", "-cp", f"{home}/jars/*", f"org.apache.spark.deploy.{what}", *options],
+                # What Spark's own scripts set: a worker starts executors by them.
+                env={
+                    **os.environ,
+                    "SPARK_HOME": str(home),
+                    "SPARK_SCALA_VERSION": scala,
+                    "SPARK_LOCAL_IP": "127.0.0.1",
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # A process group of its own, so that executors can be ended with their worker.
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def _state(self) -> dict[str, object] | None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._web}/json/", timeout=2) as answer:
+                return dict(json.load(answer))
+        except (OSError, ValueError):
+            return None
+
+    def _alive(self) -> int:
+        state = self._state()
+        return int(str(state["aliveworkers"])) if state else 0
+
+    def _await(self, ready: object, what: str) -> None:
+        until = time.monotonic() + _SECONDS
+        assert callable(ready)
+        while not ready():
+            dead = [process for process in self.processes if process.poll() is not None]
+            if dead or time.monotonic() > until:
+                log = sorted(self.folder.glob("*.log"))[-1].read_text(errors="replace")[-2000:]
+                self.stop()
+                raise FabricBeamError(f"Spark's {what} did not start within {_SECONDS:.0f} s. Its log ends: {log}")
+            time.sleep(0.1)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end(pid: int) -> None:
+    """End a process of a cluster and all of its children."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGTERM)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start a cluster that stays, or stop it."""
+    parser = argparse.ArgumentParser(prog="python -m fabric_beam.testing.clusters.spark", description=__doc__)
+    parser.add_argument("command", choices=("start", "stop"))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--cores", type=int, default=2, help="of each worker")
+    parser.add_argument("--memory", default="2g", help="of each worker")
+    parser.add_argument("--port", type=int, default=0, help="of the master (a free one)")
+    options = parser.parse_args(argv)
+    if _STATE.exists():
+        state = json.loads(_STATE.read_text(encoding="utf-8"))
+        for pid in state["pids"]:
+            end(pid)
+        shutil.rmtree(state["folder"], ignore_errors=True)
+        _STATE.unlink()
+    elif options.command == "stop":
+        print("There is no cluster to stop.", file=sys.stderr)
+    if options.command == "start":
+        cluster = SparkCluster(options.workers, options.cores, options.memory, options.port)
+        try:
+            cluster.start()
+        except FabricBeamError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        pids = [process.pid for process in reversed(cluster.processes)]
+        _STATE.write_text(json.dumps({"pids": pids, "folder": str(cluster.folder)}), encoding="utf-8")
+        print(cluster.url)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

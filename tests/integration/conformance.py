@@ -1,0 +1,76 @@
+"""Run Beam's own runner tests on every runner and write their account: python -m tests.integration.conformance."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import apache_beam
+
+from fabric_beam.runners.capabilities import NOT_SUPPORTED
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "runners.md"
+RUNNERS = list(NOT_SUPPORTED)
+
+HEAD = """\
+# What each runner does of the Beam model
+
+Beam has a suite of tests for its own runners (`fn_runner_test`). This is how each runner of Fabric Beam does on the one
+of Beam {version}, each test being a pipeline that is really run: DirectRunner and Prism in this process, Spark with
+`local[2]`, Flink on its mini-cluster. `make conformance` runs them again and writes this page.
+
+| runner | passed | skipped by Beam itself | not supported | failed |
+|---|---|---|---|---|
+"""
+
+
+def results() -> dict[str, dict[str, str]]:
+    """Test → runner → `passed`, `skipped`, `failed`, or why it is not supported."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        suite = str(ROOT / "tests" / "integration" / "test_fn_runner.py")
+        subprocess.run([sys.executable, "-m", "pytest", "-q", suite, f"--junit-xml={report}"], cwd=ROOT, check=False)
+        cases = ElementTree.parse(report).getroot().iter("testcase")
+        table: dict[str, dict[str, str]] = {}
+        for case in cases:
+            runner = case.attrib["classname"].rpartition("On")[2]
+            skipped = case.find("skipped")
+            if case.find("failure") is not None or case.find("error") is not None:
+                outcome = "failed"
+            elif skipped is not None and skipped.attrib["type"] == "pytest.xfail":
+                outcome = skipped.attrib["message"]
+            else:
+                outcome = "passed" if skipped is None else "skipped"
+            table.setdefault(case.attrib["name"], {})[runner] = outcome
+    return table
+
+
+def page(table: dict[str, dict[str, str]]) -> str:
+    """The account in Markdown."""
+    lines = [HEAD.format(version=apache_beam.__version__)]
+    for runner in RUNNERS:
+        counts = Counter(outcomes.get(runner, "skipped") for outcomes in table.values())
+        passed, skipped, failed = (counts.pop(outcome, 0) for outcome in ("passed", "skipped", "failed"))
+        lines.append(f"| {runner} | {passed} | {skipped} | {counts.total()} | {failed} |\n")
+    lines.append("\n## Not supported, and why\n| runner | test | reason |\n|---|---|---|\n")
+    for runner in RUNNERS:
+        for test, outcomes in sorted(table.items()):
+            outcome = outcomes.get(runner, "skipped")
+            if outcome not in ("passed", "skipped", "failed"):
+                lines.append(f"| {runner} | `{test}` | {outcome} |\n")
+    lines.append(f"\n## Every test\n| test | {' | '.join(RUNNERS)} |\n|---|{'---|' * len(RUNNERS)}\n")
+    short = {"passed": "yes", "skipped": "–", "failed": "FAILED"}
+    for test, outcomes in sorted(table.items()):
+        cells = (short.get(outcomes.get(runner, "skipped"), "no") for runner in RUNNERS)
+        lines.append(f"| `{test}` | {' | '.join(cells)} |\n")
+    return "".join(lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(results()), encoding="utf-8")
+    print(f"written: {PAGE}")
