@@ -18,7 +18,7 @@ ARGS ?=
 # Without compiled modules every command would compile Beam anew, which takes longer than importing it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help logs test lint soak conformance bench lock clean
+.PHONY: help logs test lint soak clusters clusters-stop conformance bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -48,6 +48,14 @@ soak: $(VENV)/.test  ## Look for new counter-examples of every property, and kil
 	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3600 -m "not real_data" -k "not logs" \
 		--ignore tests/integration
 	for n in 1 2 3 4 5 6 7 8 9 10; do $(BIN)/python -m pytest tests/integration -k killed || exit 1; done
+
+clusters: $(VENV)/.test  ## Start a Spark and a Flink cluster on this machine, to try things; `make clusters-stop` ends them
+	$(BIN)/python -m fabric_beam.testing.clusters.spark start
+	$(BIN)/python -m fabric_beam.testing.clusters.flink start
+
+clusters-stop:
+	-$(BIN)/python -m fabric_beam.testing.clusters.spark stop
+	-$(BIN)/python -m fabric_beam.testing.clusters.flink stop
 
 conformance: $(VENV)/.test  ## Run Beam's own runner tests on every runner and write docs/runners.md
 	$(BIN)/python -m tests.integration.conformance

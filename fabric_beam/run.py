@@ -108,6 +108,10 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
             print(label)
             for field in hint.schema if hint else ():
                 print(f"    {field.name}: {field.type}")
+        if options.runner in ("SparkRunner", "FlinkRunner"):
+            from fabric_beam.runners.plan import plan
+
+            print(f"\nThe stages of {options.runner}:\n{plan(pipeline, engine=options.runner).describe()}")
         return DONE
 
     sinks = graph.sinks(pipeline)

@@ -15,15 +15,6 @@ from apache_beam.runners.worker import bundle_processor, data_plane, sdk_worker
 from apache_beam.runners.worker.statecache import StateCache
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 
-from fabric_beam.runners.elements import (  # noqa: F401
-    IMPULSE,
-    Coders,
-    Groups,
-    Keys,
-    elements,
-    partition,
-    side_input_values,
-)
 from fabric_beam.runners.metrics import merge
 from fabric_beam.runners.plan import Stage, TimerFamily
 

@@ -29,24 +29,27 @@ of Beam {version}, each test being a pipeline that is really run: DirectRunner a
 """
 
 
-def results() -> dict[str, dict[str, str]]:
+def run(report: Path) -> None:
+    """Run the tests and write their results as JUnit XML."""
+    suite = str(ROOT / "tests" / "integration" / "test_fn_runner.py")
+    subprocess.run([sys.executable, "-m", "pytest", "-q", suite, f"--junit-xml={report}"], cwd=ROOT, check=False)
+
+
+def results(report: Path) -> dict[str, dict[str, str]]:
     """Test → runner → `passed`, `skipped`, `failed`, or why it is not supported."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        suite = str(ROOT / "tests" / "integration" / "test_fn_runner.py")
-        subprocess.run([sys.executable, "-m", "pytest", "-q", suite, f"--junit-xml={report}"], cwd=ROOT, check=False)
-        cases = ElementTree.parse(report).getroot().iter("testcase")
-        table: dict[str, dict[str, str]] = {}
-        for case in cases:
-            runner = case.attrib["classname"].rpartition("On")[2]
-            skipped = case.find("skipped")
-            if case.find("failure") is not None or case.find("error") is not None:
-                outcome = "failed"
-            elif skipped is not None and skipped.attrib["type"] == "pytest.xfail":
-                outcome = skipped.attrib["message"]
-            else:
-                outcome = "passed" if skipped is None else "skipped"
-            table.setdefault(case.attrib["name"], {})[runner] = outcome
+    table: dict[str, dict[str, str]] = {}
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        suite, _, runner = case.attrib["classname"].rpartition("On")
+        if "test_fn_runner" not in suite:
+            continue
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcome = "failed"
+        elif skipped is not None and skipped.attrib["type"] == "pytest.xfail":
+            outcome = skipped.attrib["message"]
+        else:
+            outcome = "passed" if skipped is None else "skipped"
+        table.setdefault(case.attrib["name"].partition("@")[0], {})[runner] = outcome
     return table
 
 
@@ -72,5 +75,7 @@ def page(table: dict[str, dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(results()), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        run(Path(folder) / "report.xml")
+        PAGE.write_text(page(results(Path(folder) / "report.xml")), encoding="utf-8")
     print(f"written: {PAGE}")

@@ -23,6 +23,7 @@ from fabric_beam.runners.failures import unpack
 from fabric_beam.runners.flink import cluster, seams
 from fabric_beam.runners.flink.cluster import LOCAL, FlinkError
 from fabric_beam.runners.metrics import merge
+from fabric_beam.runners.own_sources import own_sources
 from fabric_beam.runners.plan import Plan, plan
 
 _JOB = "fabric-beam"
@@ -220,8 +221,6 @@ def _python_jar() -> Path:
 
 def _project() -> Path:
     """A folder of the packages and modules that are in use here and not installed, for workers elsewhere."""
-    from fabric_beam.runners.spark.session import own_sources
-
     folder = cluster.new_folder()
     for source in own_sources():
         if source.is_dir():

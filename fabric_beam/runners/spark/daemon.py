@@ -52,17 +52,24 @@ def nursery(path: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _preload()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    daemons: list[int] = []
     while True:
         ready, _, _ = select.select([0, listener.fileno()], [], [])
         if 0 in ready:
+            for daemon in daemons:
+                # Its workers are of its group: one that is in the middle of a file must not go on with it.
+                with contextlib.suppress(OSError):
+                    os.killpg(daemon, signal.SIGKILL)
             # The client may have ended without a word; what it left is of no more use to anyone.
             shutil.rmtree(os.path.dirname(path), ignore_errors=True)  # noqa: PTH120
             return
         connection, _ = listener.accept()
-        if os.fork() == 0:
+        daemon = os.fork()
+        if daemon == 0:
             listener.close()
             _become(connection)
             os._exit(0)
+        daemons.append(daemon)
         connection.close()
 
 

@@ -25,6 +25,7 @@ from fabric_beam.runners.spark.daemon import NURSERY
 _CONNECT_SECONDS = 5.0
 _LAUNCH_SECONDS = 60.0
 _END_SECONDS = 30.0
+_CLUSTER_END_SECONDS = 2.0
 #: Modules of the JDK that Spark reaches into (org.apache.spark.launcher.JavaModuleOptions).
 _OPENS = (
     "java.base/java.lang",
@@ -160,6 +161,17 @@ def _keep(made: Path, archive: Path) -> None:
         archive.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(made, archive.with_suffix(f".{os.getpid()}"))
         archive.with_suffix(f".{os.getpid()}").replace(archive)
+
+
+def end_workers() -> None:
+    """End the Python workers of this machine at once, whatever they are doing; those of a cluster, soon."""
+    nursery = _processes.nursery if _processes is not None else None
+    if nursery is None or nursery.stdin is None:
+        time.sleep(_CLUSTER_END_SECONDS)
+        return
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        nursery.stdin.close()
+        nursery.wait(_END_SECONDS)
 
 
 def connect() -> Any:

@@ -17,6 +17,7 @@ from apache_beam.runners.runner import PipelineRunner, PipelineState
 from fabric_beam.errors import UsageError
 from fabric_beam.runners.failures import ours
 from fabric_beam.runners.plan import Plan, plan
+from fabric_beam.runners.spark import processes
 
 _ENGINE = "SparkRunner"
 
@@ -85,13 +86,14 @@ class SparkResult(RunnerResult):
         self._job: Any = None
         self._error: BaseException | None = None
         self._cancelled = False
+        self._owned = False
         self._open = contextlib.ExitStack()
         spark = self._context()
         self._thread = threading.Thread(target=self._run, args=(spark,), name="spark-run")
         self._thread.start()
 
     def _context(self) -> Any:
-        from fabric_beam.runners.spark import processes, session
+        from fabric_beam.runners.spark import session
 
         processes.require()
         from pyspark import SparkContext
@@ -112,6 +114,7 @@ class SparkResult(RunnerResult):
             log_level=self._options.spark_log_level,
         )
         self._open.callback(spark.stop)
+        self._owned = True
         return spark
 
     def _run(self, spark: Any) -> None:
@@ -161,6 +164,9 @@ class SparkResult(RunnerResult):
         if self._job is not None:
             self._job.cancel()
         self._thread.join()
+        if self._owned:
+            # Spark lets a worker that is in the middle of an element go on to its end: it may still make a file.
+            processes.end_workers()
         return self.state
 
     def metrics(self) -> Any:

@@ -13,11 +13,11 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fabric_beam.errors import FabricBeamError
+from fabric_beam.runners.own_sources import own_sources
 from fabric_beam.runners.spark import processes
 from fabric_beam.runners.spark.processes import THREADS, is_local
 
@@ -145,26 +145,3 @@ def _ship(spark: Any) -> None:
                 if file.is_file() and "__pycache__" not in file.parts:
                     out.write(file, file.relative_to(source.parent))
     spark.addArchive(f"{archive}#{_ARCHIVE}")
-
-
-def own_sources() -> list[Path]:
-    """Top-level packages and modules that are loaded and not installed: the project's and the user's own."""
-    installed = tuple({str(Path(p).resolve()) for p in (sys.prefix, sys.base_prefix)})
-    found = set()
-    for name in {name.partition(".")[0] for name in list(sys.modules)} | {"fabric_beam", "transforms", "pipelines"}:
-        if name in ("__main__", "__mp_main__"):
-            continue
-        with contextlib.suppress(ValueError, ImportError):
-            spec = find_spec(name)
-            if spec is None:
-                continue
-            paths = list(spec.submodule_search_locations or []) or ([spec.origin] if spec.origin else [])
-            for path in paths:
-                if path.endswith(".py") or Path(path).is_dir():
-                    resolved = Path(path).resolve()
-                    inside = str(resolved).startswith(installed)
-                    if not inside or (
-                        name in ("fabric_beam", "transforms", "pipelines") and "site-packages" not in path
-                    ):
-                        found.add(resolved)
-    return sorted(found)
