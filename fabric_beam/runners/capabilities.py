@@ -12,6 +12,7 @@ NOT_SUPPORTED: dict[str, dict[str, str]] = {
     "PrismRunner": {
         "test_custom_merging_window": _SESSIONS,
         "test_windowing": _SESSIONS,
+        "test_error_traceback_includes_user_code": "Prism now and then reports a failed pipeline as done",
         "test_custom_window_type": "Prism has no coder for windows of other types than Beam's own",
         "test_pack_combiners": "Prism does not know the coder of combiners that Beam has packed together",
         "test_sdf_default_truncate_when_unbounded": _DRAIN,
