@@ -149,7 +149,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(fleet: Path) -> None:
     until = time.monotonic() + 100
     while time.monotonic() < until and not list(fleet.glob("interrupted/*/.tmp-*")):
         time.sleep(0.1)
-    time.sleep(4)
+    time.sleep(1)
     children = _mine(process)
     assert len(children) > 1
     process.send_signal(signal.SIGINT)
