@@ -58,21 +58,13 @@ def main(
     except Exception as error:
         if "--debug" in arguments:
             raise
-        cause = _cause(error)
+        from fabric_beam.runners.failures import ours
+
+        cause = ours(error) or error
         _say(f"error: {_message(cause)}")
         if not isinstance(cause, FabricBeamError):
             _say("This was not expected. --debug shows where it happened.")
         return USAGE if isinstance(cause, UsageError) else FAILED
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error of ours behind what Beam raised, if there is one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, FabricBeamError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return error
 
 
 def _message(error: BaseException) -> str:

@@ -29,12 +29,20 @@ def compiled(function: F) -> F:
     The code is kept beside the source (or in the user's cache folder) for later processes. Indexes are not checked:
     they must be right.
     """
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    return _compile(function)
 
 
 def inlined(function: F) -> F:
     """Compile a small function into the loops that call it: a call would cost as much as its work."""
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)(function))
+    return _compile(function, forceinline=True)
+
+
+def _compile(function: F, *, forceinline: bool = False) -> F:
+    try:
+        return cast(F, numba.njit(nogil=True, error_model="numpy", cache=True, forceinline=forceinline)(function))
+    except RuntimeError:
+        # There is nowhere to keep the code, as in a container without a home that may only be read.
+        return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=forceinline)(function))
 
 
 class Text:
