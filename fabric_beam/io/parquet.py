@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from functools import partial
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from fabric_beam import ledger
 from fabric_beam.batches import BatchOf, arrow_schema, to_batch
+from fabric_beam.dictionaries import dictionary_encoded
 from fabric_beam.endpoints import Endpoint, step
 from fabric_beam.errors import InputError, SchemaError
 from fabric_beam.io import files
@@ -24,6 +26,7 @@ _MAX_ROWS = 4_000_000
 _ROWS_PER_BATCH = 16_384
 #: pyarrow 16 writes no string views.
 _WRITABLE = pl.CompatLevel.oldest()
+_FEW_VALUES = 1000
 _DELTA = (int, datetime, date, time, timedelta)
 
 
@@ -51,24 +54,57 @@ class _ParquetWriter:
     """Writes each table as a row group."""
 
     def __init__(self, level: int, file: IO[bytes], schema: pl.Schema) -> None:
-        arrow = pl.DataFrame(schema=schema).to_arrow(compat_level=_WRITABLE).schema
+        self._empty = pl.DataFrame(schema=schema)
         # Times, offsets and sizes differ little from row to row: as differences they take a third of the time to write
         # that a dictionary of them takes, and less room.
-        numbers = {name: "DELTA_BINARY_PACKED" for name, dtype in schema.items() if dtype.to_python() in _DELTA}
-        self._writer = pq.ParquetWriter(
-            file,
-            arrow,
-            compression="zstd",
-            compression_level=level,
-            use_dictionary=[name for name in schema if name not in numbers],
-            column_encoding=numbers,
+        self._numbers = {name: "DELTA_BINARY_PACKED" for name, dtype in schema.items() if dtype.to_python() in _DELTA}
+        # What is stored of the Arrow schema would say that texts are dictionaries, and so would readers.
+        store_schema = not _carries(self._empty)
+        self._texts = {name for name, dtype in schema.items() if dtype == pl.String and not store_schema}
+        self._open = partial(
+            pq.ParquetWriter, file, compression="zstd", compression_level=level, store_schema=store_schema
         )
+        self._writer: pq.ParquetWriter | None = None
 
     def write(self, table: pl.DataFrame) -> None:
-        self._writer.write_table(table.to_arrow(compat_level=_WRITABLE), row_group_size=max(table.height, 1))
+        arrow = pa.table({column.name: self._array(column) for column in table.get_columns()})
+        if self._writer is None:
+            self._writer = self._open(
+                arrow.schema,
+                use_dictionary=[name for name in table.columns if name not in self._numbers],
+                column_encoding=self._numbers,
+                write_statistics=[name for name in table.columns if not _has_many_values(arrow[name])],
+            )
+        self._writer.write_table(arrow, row_group_size=max(table.height, 1))
 
     def close(self) -> None:
+        if self._writer is None:
+            self.write(self._empty)
+        assert self._writer is not None
         self._writer.close()
+
+    def _array(self, column: pl.Series) -> pa.Array:
+        if column.name in self._texts:
+            found = dictionary_encoded(column)
+            if found is not None:
+                return found
+            if self._writer is not None:
+                # The file was begun with a dictionary for this column, and its schema holds for all of it.
+                return column.to_arrow(compat_level=_WRITABLE).dictionary_encode()
+            self._texts.discard(column.name)
+        return column.to_arrow(compat_level=_WRITABLE)
+
+
+def _has_many_values(column: pa.ChunkedArray) -> bool:
+    """Whether the least and the greatest text tell readers little about a row group, and take as long as writing it."""
+    return pa.types.is_dictionary(column.type) and len(column.chunk(0).dictionary) > _FEW_VALUES
+
+
+def _carries(empty: pl.DataFrame) -> bool:
+    """Whether Parquet's own types tell all there is to know of a table's schema."""
+    file = io.BytesIO()
+    pq.write_table(empty.to_arrow(compat_level=_WRITABLE), file, store_schema=False)
+    return pl.DataFrame(pl.from_arrow(pq.read_table(file))).schema == empty.schema
 
 
 class ReadParquet(beam.PTransform):

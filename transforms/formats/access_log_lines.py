@@ -7,9 +7,7 @@ import calendar
 import numpy as np
 import numpy.typing as npt
 
-from fabric_beam.views import Mask, Positions, Words, compiled, equal_bytes, first_byte, inlined, load, put_view
-
-Bytes = npt.NDArray[np.uint8]
+from fabric_beam.views import Bytes, Mask, Positions, Words, compiled, equal_bytes, first_byte, inlined, load, put_view
 
 #: The text fields, in the order in which `cut_lines` gives them.
 TEXTS = (
@@ -25,7 +23,8 @@ _ADDRESS, _USER, _METHOD, _TARGET, _VERSION, _REFERER, _AGENT, _SIZE = range(len
 
 _QUOTE, _DASH, _SPACE, _BRACKET, _BACKSLASH, _NEWLINE = (ord(character) for character in '"- [\\\n')
 _HTTP, _SIX_BYTES = (np.uint64(int.from_bytes(text, "little")) for text in (b" HTTP/", b"\xff" * 6))
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_CONTROL_OR_SPACE = np.uint64(0x2121212121212121)
+_HIGH_BITS = np.uint64(0x8080808080808080)
 _MONTHS = np.array([int.from_bytes(f"/{month}/".encode()) for month in calendar.month_abbr[1:]])
 _DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _NO_DATE = -(1 << 62)
@@ -35,7 +34,6 @@ _SHORTEST = len('[17/May/2015:10:05:03 +0000] "" 200 -')
 
 @compiled
 def cut_lines(  # noqa: PLR0912, PLR0915 - one pass over a line's bytes, from left to right
-    words: Words,
     text: Bytes,
     starts: Positions,
     lengths: Positions,
@@ -50,8 +48,7 @@ def cut_lines(  # noqa: PLR0912, PLR0915 - one pass over a line's bytes, from le
     """Cut the lines that fit the format.
 
     Args:
-        words: the text that the lines are in, as words.
-        text: the same, as bytes.
+        text: the text that the lines are in, with eight bytes or more behind it.
         starts: each line's first byte.
         lengths: each line's length, in bytes.
         combined: whether referer and user agent are expected.
@@ -82,16 +79,16 @@ def cut_lines(  # noqa: PLR0912, PLR0915 - one pass over a line's bytes, from le
                 break
             at = bracket + 1
             # A log's date and zone change rarely: they are read again when their bytes do.
-            if load(words, at) != date or load(words, at + 4) != year or load(words, at + 20) != zone:
+            if load(text, at) != date or load(text, at + 4) != year or load(text, at + 20) != zone:
                 midnight = _midnight(text, at)
-                date, year, zone = load(words, at), load(words, at + 4), load(words, at + 20)
+                date, year, zone = load(text, at), load(text, at + 4), load(text, at + 20)
             if midnight != _NO_DATE and text[at + 28] == _QUOTE:
                 clock = _clock(text, at + 12)
         if clock < 0:
             continue
 
         request = bracket + 30
-        request_end = _closing_quote(words, text, request, end)
+        request_end = _closing_quote(text, request, end)
         if request_end < 0 or request_end + len('" 200 -') > end or text[request_end + 1] != _SPACE:
             continue
         code = _number(text, request_end + 2, 3)
@@ -109,14 +106,14 @@ def cut_lines(  # noqa: PLR0912, PLR0915 - one pass over a line's bytes, from le
         if combined:
             if referer >= end or text[size_end] != _SPACE or text[size_end + 1] != _QUOTE:
                 continue
-            referer_end = _closing_quote(words, text, referer, end)
+            referer_end = _closing_quote(text, referer, end)
             agent = referer_end + 3
             if referer_end < 0 or agent >= end or text[agent - 2] != _SPACE or text[agent - 1] != _QUOTE:
                 continue
-            if _closing_quote(words, text, agent, end) != end - 1:
+            if _closing_quote(text, agent, end) != end - 1:
                 continue
-            valid[_REFERER, count] = _put_field(words, text, views[_REFERER], count, referer, referer_end)
-            valid[_AGENT, count] = _put_field(words, text, views[_AGENT], count, agent, end - 1)
+            valid[_REFERER, count] = _put_field(text, views[_REFERER], count, referer, referer_end)
+            valid[_AGENT, count] = _put_field(text, views[_AGENT], count, agent, end - 1)
         elif size_end != end:
             continue
 
@@ -126,16 +123,16 @@ def cut_lines(  # noqa: PLR0912, PLR0915 - one pass over a line's bytes, from le
         # Nineteen digits may be more than an Int64 holds.
         valid[_SIZE, count] = not is_dash and size_end - size < 19
         sizes[count] = _number(text, size, size_end - size) if valid[_SIZE, count] else 0
-        valid[_ADDRESS, count] = _put_field(words, text, views[_ADDRESS], count, start, address_end)
-        valid[_USER, count] = _put_field(words, text, views[_USER], count, user, bracket - 1)
-        method_end = _method_end(words, text, request, request_end)
+        valid[_ADDRESS, count] = _put_field(text, views[_ADDRESS], count, start, address_end)
+        valid[_USER, count] = _put_field(text, views[_USER], count, user, bracket - 1)
+        method_end = _method_end(text, request, request_end)
         valid[_METHOD, count] = valid[_VERSION, count] = method_end >= 0
-        put_view(words, views[_METHOD], count, request, max(method_end - request, 0))
-        put_view(words, views[_VERSION], count, request_end - 3, 3)
+        put_view(text, views[_METHOD], count, request, max(method_end - request, 0))
+        put_view(text, views[_VERSION], count, request_end - 3, 3)
         if method_end >= 0:
             request = method_end + 1
             request_end -= len(" HTTP/1.1")
-        valid[_TARGET, count] = _put_field(words, text, views[_TARGET], count, request, request_end)
+        valid[_TARGET, count] = _put_field(text, views[_TARGET], count, request, request_end)
         count += 1
     return count
 
@@ -149,7 +146,16 @@ def _is_space(byte: int) -> bool:
 def _field_end(text: Bytes, at: int, end: int) -> int:
     """Where a field without white space ends; the line's end if it is empty or no space follows."""
     place = at
-    while place < end and not _is_space(text[place]):
+    while place < end:
+        word = load(text, place)
+        bits = (word - _CONTROL_OR_SPACE) & ~word & _HIGH_BITS
+        if not bits:
+            place += 8
+            continue
+        # Only the first of the bits is sure to be right.
+        place += first_byte(bits)
+        if place >= end or _is_space(text[place]):
+            break
         place += 1
     return place if place > at and place < end and text[place] == _SPACE else end
 
@@ -166,26 +172,25 @@ def _next_bracket(text: Bytes, at: int, end: int) -> int:
 
 
 @inlined
-def _closing_quote(words: Words, text: Bytes, at: int, end: int) -> int:
+def _closing_quote(text: Bytes, at: int, end: int) -> int:
     """Where the next quote is that no backslash escapes; -1 if there is none before the end."""
     while at < end:
-        word = at >> 3
-        bits = equal_bytes(words[word], _QUOTE) | equal_bytes(words[word], _BACKSLASH)
-        bits &= _ALL << np.uint64((at & 7) << 3)
+        word = load(text, at)
+        bits = equal_bytes(word, _QUOTE) | equal_bytes(word, _BACKSLASH)
         if bits:
-            found = (word << 3) + first_byte(bits)
-            if found >= end or text[found] == _QUOTE:
-                return found if found < end else -1
-            if text[found + 1] == _NEWLINE:
+            at += first_byte(bits)
+            if at >= end or text[at] == _QUOTE:
+                return at if at < end else -1
+            if text[at + 1] == _NEWLINE:
                 return -1
-            at = found + 2
+            at += 2
         else:
-            at = (word + 1) << 3
+            at += 8
     return -1
 
 
 @inlined
-def _method_end(words: Words, text: Bytes, at: int, end: int) -> int:
+def _method_end(text: Bytes, at: int, end: int) -> int:
     """Where the method ends in a request of the form `METHOD target HTTP/x.y`; -1 if it has another form."""
     place = at
     while place < end and ord("a") <= text[place] | 32 <= ord("z"):
@@ -193,7 +198,7 @@ def _method_end(words: Words, text: Bytes, at: int, end: int) -> int:
     tail = end - len(" HTTP/1.1")
     if not 3 <= place - at <= 16 or place + 1 > tail or text[place] != _SPACE:
         return -1
-    if load(words, tail) & _SIX_BYTES != _HTTP or text[end - 2] != ord("."):
+    if load(text, tail) & _SIX_BYTES != _HTTP or text[end - 2] != ord("."):
         return -1
     if _number(text, end - 3, 1) < 0 or _number(text, end - 1, 1) < 0:
         return -1
@@ -201,9 +206,9 @@ def _method_end(words: Words, text: Bytes, at: int, end: int) -> int:
 
 
 @inlined
-def _put_field(words: Words, text: Bytes, views: Words, row: int, at: int, end: int) -> bool:
+def _put_field(text: Bytes, views: Words, row: int, at: int, end: int) -> bool:
     """Put a field's view in its place; returns whether it has a value, that is, whether it is not `-`."""
-    put_view(words, views, row, at, end - at)
+    put_view(text, views, row, at, end - at)
     return end - at != 1 or text[at] != _DASH
 
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from fabric_beam.kernel import Split, reject
-from fabric_beam.views import Positions, Text, pieces
+from fabric_beam.views import Positions, Text, numbers, pieces
 from transforms.formats.access_log_lines import TEXTS, cut_lines
 
 _FIELDS = {
@@ -51,6 +52,7 @@ class AccessLog:
         self.format = format
         self._quotes = 6 if format == "combined" else 2
         self._fields = dict(list(_FIELDS.items())[: None if format == "combined" else 8])
+        self._reason = self._explain()
 
     def __call__(self, table: pl.DataFrame) -> Split:
         body = table["body"]
@@ -59,12 +61,12 @@ class AccessLog:
         fields, rows = self._cut(*pieces(body))
         rejected = table.clear()
         if len(rows) < table.height:
-            fits = np.zeros(table.height, np.bool_)
-            fits[rows] = True
-            rejected, table = table.filter(~fits), table.filter(fits)
+            misfits = np.ones(table.height, np.bool_)
+            misfits[rows] = False
+            rejected, table = table[np.flatnonzero(misfits)], table[rows]
         others = [column for column in table.get_columns() if column.name not in ("body", *self._fields)]
         kept = pl.DataFrame([*fields.get_columns(), table["body"].alias("log.record.original"), *others])
-        return Split(kept, reject(rejected, self.format, self._reason()))
+        return Split(kept, reject(rejected, self.format, self._reason))
 
     def _cut(self, text: Text, starts: Positions, lengths: Positions) -> tuple[pl.DataFrame, Positions]:
         """The fields of the lines that fit, and which lines those are."""
@@ -73,30 +75,27 @@ class AccessLog:
         views = np.empty((len(TEXTS), len(starts), 2), np.uint64)
         valid = np.empty((len(TEXTS) + 1, len(starts)), np.bool_)
         combined = self.format == "combined"
-        count = cut_lines(text.words, text.bytes, starts, lengths, combined, rows, times, status, sizes, views, valid)
+        count = cut_lines(text.bytes, starts, lengths, combined, rows, times, status, sizes, views, valid)
         columns = {
-            "timestamp": pl.Series(times[:count]).cast(_FIELDS["timestamp"]),
-            "http.response.status_code": pl.Series(status[:count]),
-            "http.response.body.size": pl.Series(sizes[:count]),
+            "timestamp": numbers(pa.timestamp("us", "UTC"), times[:count]),
+            "http.response.status_code": numbers(pa.int32(), status[:count]),
+            "http.response.body.size": numbers(pa.int64(), sizes[:count], valid[-1, :count]),
             **{
                 name: text.column(views[place, :count], valid[place, :count])
                 for place, name in enumerate(TEXTS)
                 if name in self._fields
             },
         }
-        if not valid[-1, :count].all():
-            number = pl.when(pl.Series(valid[-1, :count])).then(columns["http.response.body.size"])
-            columns["http.response.body.size"] = pl.select(number).to_series()
         return pl.DataFrame({name: columns[name] for name in self._fields}), rows[:count]
 
-    def _reason(self) -> pl.Expr:
+    def _explain(self) -> pl.Expr:
         """Why a line was rejected, as far as a cheap look tells."""
         body = pl.col("body")
         quotes = body.str.count_matches('"', literal=True)
         return (
             pl.when(body.is_null() | (body.str.strip_chars() == ""))
             .then(pl.lit("the line is empty"))
-            .when(~body.str.contains(r"\[\d{1,2}/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"))
+            .when(~body.str.contains(r"\[[0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:[0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4}\]"))
             .then(pl.lit("no time stamp of the form [17/May/2015:10:05:03 +0000]"))
             .when(quotes < self._quotes)
             .then(
