@@ -13,54 +13,66 @@ from fabric_beam.views import INLINE, Bytes, Positions, Words, compiled, inlined
 
 Codes = npt.NDArray[np.int32]
 
-#: What a dictionary holds at most: Parquet's writers give one up at as many bytes.
-_VALUES, _BYTES = 1 << 16, 1 << 20
+#: What a dictionary has room for. With more, the loop waits for memory: Arrow's own are as fast then.
+_VALUES, _BYTES = 1 << 12, 1 << 18
 #: How often a column may go from one of its buffers to another: each change is a call of the loop.
 _CHANGES = 1024
-_SLOTS = np.uint64((_VALUES << 1) - 1)
 _MIX, _LOW = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFFFFFFFF)
 _NULL = -1
 _NOTHING = np.zeros(1, np.uint8)
 
 
-def dictionary_encoded(column: pl.Series) -> pa.DictionaryArray | None:
-    """Find the distinct values of a text column.
-
-    Args:
-        column: strings.
-
-    Returns:
-        The same strings as a dictionary array; its dictionary has large strings in order of appearance, none twice.
-        None if a dictionary does not pay: more than 65,536 values, or 1 MiB of them.
+class DictionaryBuilder:
+    """Finds the distinct values of a text column that comes in parts.
 
     Example:
-        >>> dictionary_encoded(pl.Series(["GET", "POST", None, "GET"])).indices.to_pylist()
+        >>> builder = DictionaryBuilder()
+        >>> builder.append(pl.Series(["GET", "POST", None])), builder.append(pl.Series(["GET"]))
+        (True, True)
+        >>> builder.finish().indices.to_pylist()
         [0, 1, None, 0]
     """
-    values = _Values()
-    codes = np.empty(column.len(), np.int32)
-    row = 0
-    for chunk in column.get_chunks():
-        if not values.encode(chunk, codes[row : row + chunk.len()]):
-            return None
-        row += chunk.len()
-    valid = pa.py_buffer(np.packbits(codes != _NULL, bitorder="little")) if column.null_count() else None
-    indices = pa.Array.from_buffers(pa.int32(), len(codes), [valid, pa.py_buffer(codes)])
-    return pa.DictionaryArray.from_arrays(indices, values.array(), safe=False)
-
-
-class _Values:
-    """The distinct values found so far."""
 
     def __init__(self) -> None:
-        self._slots = np.zeros(int(_SLOTS) + 1, np.int32)
-        self._views = np.empty((_VALUES, 2), np.uint64)
-        self._text = np.empty(_BYTES, np.uint8)
-        self._ends = np.zeros(_VALUES + 1, np.int64)
+        self._codes: list[Codes] = []
         self._count = 0
+        self._slots = np.zeros(_VALUES * 2, np.int32)
+        self._views = np.empty((_VALUES, 2), np.uint64)
+        self._ends = np.zeros(_VALUES + 1, np.int64)
+        self._text = np.empty(_BYTES, np.uint8)
 
-    def encode(self, chunk: pl.Series, codes: Codes) -> bool:
-        """Give the rows of a chunk their codes; false if not all of their values found room."""
+    def append(self, column: pl.Series) -> bool:
+        """Add rows.
+
+        Args:
+            column: strings.
+
+        Returns:
+            False, and nothing is added, if there would be more than 4,096 values, or 256 KiB of them.
+        """
+        codes = np.empty(column.len(), np.int32)
+        row = 0
+        for chunk in column.get_chunks():
+            if not self._encode(chunk, codes[row : row + chunk.len()]):
+                return False
+            row += chunk.len()
+        self._codes.append(codes)
+        return True
+
+    def finish(self) -> pa.DictionaryArray:
+        """The rows since the last call, and a dictionary of large strings in order of appearance, none twice."""
+        codes = np.concatenate([np.empty(0, np.int32), *self._codes])
+        valid = codes != _NULL
+        bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+        indices = pa.Array.from_buffers(pa.int32(), len(codes), [bitmap, pa.py_buffer(codes)])
+        ends = self._ends[: self._count + 1].copy()
+        text = self._text[: ends[-1]].copy()
+        values = pa.Array.from_buffers(pa.large_string(), self._count, [None, pa.py_buffer(ends), pa.py_buffer(text)])
+        self._codes, self._count = [], 0
+        self._slots.fill(0)
+        return pa.DictionaryArray.from_arrays(indices, values, safe=False)
+
+    def _encode(self, chunk: pl.Series, codes: Codes) -> bool:
         array = chunk.to_arrow(compat_level=pl.CompatLevel.newest())
         buffers = array.buffers()
         views = np.frombuffer(buffers[1], np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
@@ -77,8 +89,8 @@ class _Values:
                 row,
                 self._slots,
                 self._views,
-                self._text,
                 self._ends,
+                self._text,
                 self._count,
                 codes,
             )
@@ -88,15 +100,9 @@ class _Values:
                 break
         return False
 
-    def array(self) -> pa.Array:
-        """The values, as large strings."""
-        buffers = [None, pa.py_buffer(self._ends), pa.py_buffer(self._text)]
-        return pa.Array.from_buffers(pa.large_string(), self._count, buffers)
-
 
 @inlined
-def _slot(head: Any, tail: Any, text: Bytes, at: Any, size: int) -> Any:
-    """Where in the hash table a value's code is looked for first."""
+def _hash(head: Any, tail: Any, text: Bytes, at: Any, size: int) -> Any:
     mixed = head ^ tail
     if size > INLINE:
         mixed = head
@@ -105,7 +111,7 @@ def _slot(head: Any, tail: Any, text: Bytes, at: Any, size: int) -> Any:
             at += np.uint64(8)
         mixed = (mixed << np.uint64(23) | mixed >> np.uint64(41)) ^ load(text, at - np.uint64(-size & 7))
     mixed *= _MIX
-    return ((mixed ^ mixed >> np.uint64(32)) * _MIX >> np.uint64(40)) & _SLOTS
+    return (mixed ^ mixed >> np.uint64(32)) * _MIX >> np.uint64(32)
 
 
 @inlined
@@ -130,8 +136,8 @@ def _encode(
     start: int,
     slots: Codes,
     known: Words,
-    values: Bytes,
     ends: Positions,
+    values: Bytes,
     count: int,
     codes: Codes,
 ) -> tuple[int, int, int]:
@@ -146,14 +152,15 @@ def _encode(
         start: the first row to look at.
         slots: hash table with open addressing, of codes + 1.
         known: the values' views; those of long ones have their place in `values`.
-        values: the values' bytes.
         ends: where each value ends there, behind a zero.
+        values: the values' bytes.
         count: how many values there are.
         codes: filled with the rows' codes.
 
     Returns:
         The first row that was not looked at, the buffer that its text lies in (-1: there is no room for it), the count.
     """
+    last = np.uint64(len(slots) - 1)
     for row in range(start, len(views)):
         if first_bit >= 0 and not valid[(first_bit + row) >> 3] >> ((first_bit + row) & 7) & 1:
             codes[row] = _NULL
@@ -163,14 +170,14 @@ def _encode(
         other = int(np.int64(tail & _LOW))
         if size > INLINE and other != number:
             return row, other, count
-        slot = _slot(head, tail, text, at, size)
+        slot = _hash(head, tail, text, at, size) & last
         code = slots[slot] - 1
         while code >= 0:
             if known[code, 0] == head and (
                 known[code, 1] == tail if size <= INLINE else _same(text, at, values, known[code, 1], size)
             ):
                 break
-            slot = (slot + np.uint64(1)) & _SLOTS
+            slot = (slot + np.uint64(1)) & last
             code = slots[slot] - 1
         if code < 0:
             place = ends[count]

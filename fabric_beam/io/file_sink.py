@@ -32,10 +32,13 @@ class TableWriter(Protocol):
     """Writes tables of one schema to an open file, one after the other."""
 
     def write(self, table: pl.DataFrame) -> None:
-        """Append a table's rows."""
+        """Append a table's rows; they may stay in memory until `flush`."""
+
+    def flush(self) -> None:
+        """Write the rows that are in memory."""
 
     def close(self) -> None:
-        """Write what belongs at the file's end; the file stays open."""
+        """Write them and what belongs at the file's end; the file stays open."""
 
 
 #: Begins a file with rows of a schema.
@@ -163,14 +166,13 @@ class _File:
         path: the name.
         first: the provenance of its first row, as text that sorts as it does.
         rows: how many rows it has, `held` ones included.
-        held: how many of them are not yet written.
+        held: how many of them were added since the last flush.
     """
 
     def __init__(self, path: str, write: Format, schema: pl.Schema) -> None:
         self.path = path
         self.rows = self.held = 0
         self.first = ""
-        self._tables: list[pl.DataFrame] = []
         with self._errors():
             self._file = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
             self._writer = write(self._file, schema)
@@ -180,18 +182,17 @@ class _File:
             identity = [name for name in ("source", "offset") if name in table.columns]
             first = table.select(identity).row(0) if identity else (str(table.row(0)),)
             self.first = "".join(str(x).rjust(20, "0") if isinstance(x, int) else str(x) for x in first)
-        self._tables.append(table)
+        with self._errors():
+            self._writer.write(table)
         self.rows += table.height
         self.held += table.height
 
     def flush(self) -> None:
-        if self.held:
-            with self._errors():
-                self._writer.write(pl.concat(self._tables))
-            self._tables, self.held = [], 0
+        with self._errors():
+            self._writer.flush()
+        self.held = 0
 
     def close(self) -> None:
-        self.flush()
         with self._errors():
             self._writer.close()
             self._file.close()

@@ -54,5 +54,8 @@ class JsonLinesWriter:
             zoned.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), (cs.datetime() - zoned).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f")
         ).write_ndjson(self._file)
 
+    def flush(self) -> None:
+        """Nothing is held."""
+
     def close(self) -> None:
         """There is nothing behind the last line."""

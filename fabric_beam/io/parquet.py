@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from fabric_beam import ledger
 from fabric_beam.batches import BatchOf, arrow_schema, to_batch
-from fabric_beam.dictionaries import dictionary_encoded
+from fabric_beam.dictionaries import DictionaryBuilder
 from fabric_beam.endpoints import Endpoint, step
 from fabric_beam.errors import InputError, SchemaError
 from fabric_beam.io import files
@@ -26,7 +26,6 @@ _MAX_ROWS = 4_000_000
 _ROWS_PER_BATCH = 16_384
 #: pyarrow 16 writes no string views.
 _WRITABLE = pl.CompatLevel.oldest()
-_FEW_VALUES = 1000
 _DELTA = (int, datetime, date, time, timedelta)
 
 
@@ -51,7 +50,11 @@ class WriteParquet(FileSink):
 
 
 class _ParquetWriter:
-    """Writes each table as a row group."""
+    """Writes the tables between two flushes as a row group.
+
+    Tables are put into the form they are written in as they come: their text is in the processor's cache then, and the
+    block of the source that it lies in need not be kept.
+    """
 
     def __init__(self, level: int, file: IO[bytes], schema: pl.Schema) -> None:
         self._empty = pl.DataFrame(schema=schema)
@@ -60,44 +63,79 @@ class _ParquetWriter:
         self._numbers = {name: "DELTA_BINARY_PACKED" for name, dtype in schema.items() if dtype.to_python() in _DELTA}
         # What is stored of the Arrow schema would say that texts are dictionaries, and so would readers.
         store_schema = not _carries(self._empty)
-        self._texts = {name for name, dtype in schema.items() if dtype == pl.String and not store_schema}
+        self._columns: dict[str, _Column] = {
+            name: _Text() if dtype == pl.String and not store_schema else _Column() for name, dtype in schema.items()
+        }
         self._open = partial(
             pq.ParquetWriter, file, compression="zstd", compression_level=level, store_schema=store_schema
         )
         self._writer: pq.ParquetWriter | None = None
+        self._held = 0
 
     def write(self, table: pl.DataFrame) -> None:
-        arrow = pa.table({column.name: self._array(column) for column in table.get_columns()})
+        for column in table.get_columns():
+            self._columns[column.name].append(column)
+        self._held += table.height
+
+    def flush(self) -> None:
+        if not self._held:
+            return
+        table = pa.table({name: column.finish() for name, column in self._columns.items()})
         if self._writer is None:
             self._writer = self._open(
-                arrow.schema,
-                use_dictionary=[name for name in table.columns if name not in self._numbers],
+                table.schema,
+                use_dictionary=[name for name in self._columns if name not in self._numbers],
                 column_encoding=self._numbers,
-                write_statistics=[name for name in table.columns if not _has_many_values(arrow[name])],
             )
-        self._writer.write_table(arrow, row_group_size=max(table.height, 1))
+        self._writer.write_table(table, row_group_size=table.num_rows)
+        self._held = 0
 
     def close(self) -> None:
+        self.flush()
         if self._writer is None:
-            self.write(self._empty)
-        assert self._writer is not None
+            self._writer = self._open(self._empty.to_arrow(compat_level=_WRITABLE).schema)
         self._writer.close()
 
-    def _array(self, column: pl.Series) -> pa.Array:
-        if column.name in self._texts:
-            found = dictionary_encoded(column)
-            if found is not None:
-                return found
-            if self._writer is not None:
-                # The file was begun with a dictionary for this column, and its schema holds for all of it.
-                return column.to_arrow(compat_level=_WRITABLE).dictionary_encode()
-            self._texts.discard(column.name)
-        return column.to_arrow(compat_level=_WRITABLE)
+
+class _Column:
+    """A column of the next row group, as Arrow has it."""
+
+    def __init__(self) -> None:
+        self._arrays: list[pa.Array] = []
+
+    def append(self, column: pl.Series) -> None:
+        self._arrays.append(column.to_arrow(compat_level=_WRITABLE))
+
+    def finish(self) -> pa.ChunkedArray:
+        arrays, self._arrays = self._arrays, []
+        return pa.chunked_array(arrays)
 
 
-def _has_many_values(column: pa.ChunkedArray) -> bool:
-    """Whether the least and the greatest text tell readers little about a row group, and take as long as writing it."""
-    return pa.types.is_dictionary(column.type) and len(column.chunk(0).dictionary) > _FEW_VALUES
+class _Text(_Column):
+    """A column of texts: dictionaries, if one pays in the file's first row group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._builder: DictionaryBuilder | None = DictionaryBuilder()
+        self._is_dictionary = False
+
+    def append(self, column: pl.Series) -> None:
+        if self._builder is not None:
+            if self._builder.append(column):
+                return
+            self._arrays = [self._builder.finish().dictionary_decode()]
+            self._builder = None
+        super().append(column)
+
+    def finish(self) -> pa.ChunkedArray:
+        if self._builder is not None:
+            self._is_dictionary = True
+            return pa.chunked_array([self._builder.finish()])
+        if not self._is_dictionary:
+            return super().finish()
+        # The file was begun with a dictionary for this column, and its schema holds for all of it.
+        self._builder = DictionaryBuilder()
+        return super().finish().combine_chunks().dictionary_encode()
 
 
 def _carries(empty: pl.DataFrame) -> bool:

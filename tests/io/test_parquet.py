@@ -18,7 +18,7 @@ EVENTS = pl.DataFrame(
     {
         "timestamp": [START] * ROWS,
         "method": ["GET", "POST", None, "GET"] * (ROWS // 4),
-        # Few values in the first row group, too many for a dictionary in the second.
+        # One value in the first row group, too many for our dictionaries in the second.
         "path": ["/index.html"] * 131_072 + [f"/{n:0150}" for n in range(ROWS - 131_072)],
         "body": [f"a line of which there is but one {n}" for n in range(ROWS)],
         "size": list(range(ROWS)),
