@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 EXTRAS = {
     "flink": ["apache-flink==2.3.0; python_version < '3.13'"],
     "spark": ["pyspark>=4.1,<5"],
+    "kafka": ["confluent-kafka>=2.6,<3"],
+    "mongodb": ["pymongo>=4.9,<5"],
+    "redis": ["redis>=5,<8"],
     "sklearn": ["scikit-learn>=1.5"],
 }
 
@@ -29,6 +32,7 @@ setup(
         "pyarrow>=16.1,<26",
         "pyyaml>=6",
         "rich>=13",
+        "tenacity>=8.2",
         "zstandard>=0.22",
     ],
     extras_require={**EXTRAS, "all": sorted({spec for extra in EXTRAS.values() for spec in extra})},
