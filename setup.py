@@ -25,6 +25,7 @@ setup(
     package_data={"": ["py.typed", "*.html", "*.yaml", "*.css", "*.js"]},
     install_requires=[
         "apache-beam[gcp]>=2.61,<3",
+        "circuitbreaker>=2",
         "jinja2>=3",
         "numba>=0.61",
         "numpy>=2",

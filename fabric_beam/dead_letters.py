@@ -39,11 +39,36 @@ def dead_letters(rejected: pl.DataFrame, step: str) -> pl.DataFrame:
         >>> dead_letters(row, "Parse").row(0)
         ('x', 'Parse', 'json', 'not JSON', 'a.log', 7)
     """
-    columns = [name for name in rejected.columns if name not in (RULE, MESSAGE)]
-    as_json = pl.struct(columns).struct.json_encode() if columns else pl.lit(None, pl.String)
     texts = [pl.col(name) for name in (ORIGINAL, "body") if rejected.schema.get(name) == pl.String]
+    return _letters(rejected, step, texts[0] if texts else _as_json(rejected))
+
+
+def of_rows(rejected: pl.DataFrame, step: str) -> pl.DataFrame:
+    """Turn rows that a sink did not take into dead letters, whose `payload` is the row as JSON: it can be sent again.
+
+    Args:
+        rejected: the rows, with their reasons.
+        step: the label of the sink.
+
+    Returns:
+        One row per rejected row, with the columns of `SCHEMA`.
+    """
+    return _letters(rejected, step, _as_json(rejected))
+
+
+def _as_json(rejected: pl.DataFrame) -> pl.Expr:
+    columns = _columns(rejected)
+    return pl.struct(columns).struct.json_encode() if columns else pl.lit(None, pl.String)
+
+
+def _columns(rejected: pl.DataFrame) -> list[str]:
+    return [name for name in rejected.columns if name not in (RULE, MESSAGE)]
+
+
+def _letters(rejected: pl.DataFrame, step: str, payload: pl.Expr) -> pl.DataFrame:
+    columns = _columns(rejected)
     return rejected.select(
-        (texts[0] if texts else as_json).alias("payload"),
+        payload.alias("payload"),
         pl.lit(step).alias("step"),
         pl.col(RULE).alias("rule"),
         pl.col(MESSAGE).alias("message"),

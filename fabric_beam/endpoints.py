@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from typing import Any, Self, TypeVar
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 import apache_beam as beam
+from apache_beam.transforms.error_handling import ErrorHandler
 
 from fabric_beam.errors import UsageError, nearest
 
@@ -27,6 +30,8 @@ SINKS = {
 FILE_SYSTEMS = ("file", "gs", "s3", "hdfs", "azfs")
 
 T = TypeVar("T")
+#: A part of a URL that stands in the environment, such as a password.
+_VARIABLE = r"\$\{(\w+)\}"
 
 
 @dataclass
@@ -87,6 +92,33 @@ class Endpoint:
                 f"{self.scheme}: option {name}={text!r} is not {getattr(kind, '__name__', kind)}."
             ) from None
 
+    @property
+    def url(self) -> str:
+        """The URL without options and without what is secret in it, for messages."""
+        return masked(f"{self.scheme}:{self.path}")
+
+    @property
+    def target(self) -> str:
+        """The URL without options, its `${NAME}` filled in from the environment: for connecting, never for showing.
+
+        Raises:
+            UsageError: if a variable is not set.
+        """
+        return re.sub(_VARIABLE, lambda match: self._variable(match[1]), f"{self.scheme}:{self.path}")
+
+    def clean(self, text: str) -> str:
+        """A text, such as a client's error, without the secrets of this URL."""
+        secrets = [os.environ.get(name, "") for name in re.findall(_VARIABLE, self.path)]
+        secrets.append(unquote(urlsplit(self.target).password or ""))
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "***")
+        return text
+
+    def _variable(self, name: str) -> str:
+        if name not in os.environ:
+            raise UsageError(f"{self.url} needs the environment variable {name}, which is not set.")
+        return quote(os.environ[name], safe="")
+
     def no_more_options(self, *known: str) -> None:
         """Say that every option was taken.
 
@@ -95,6 +127,24 @@ class Endpoint:
         """
         for name in self.options:
             raise UsageError(f"{self.scheme}: has no option {name!r}. {nearest(name, known)}")
+
+
+class Sink(beam.PTransform):
+    """What `WriteTo` applies: the base of every sink."""
+
+    def prepare(self) -> None:
+        """Make sure, before the run, that rows can be written.
+
+        Raises:
+            OutputError: if they cannot.
+        """
+
+    def clean_up(self) -> None:
+        """Remove what a failed run has left."""
+
+    def with_error_handler(self, error_handler: ErrorHandler | None) -> Self:
+        """Take the error handler that rejected rows go to; a sink that takes every row leaves it alone."""
+        return self
 
 
 def masked(url: str) -> str:
@@ -185,7 +235,19 @@ class WriteTo(beam.PTransform):
         self.url = masked(url)
         self.dataset = dataset
         endpoint = Endpoint.parse("stdout:" if url == "-" else url, SINKS)
-        self.sink = _load(SINKS, endpoint.scheme)(endpoint, job)
+        self.sink: Sink = _load(SINKS, endpoint.scheme)(endpoint, job)
+
+    def with_error_handler(self, error_handler: ErrorHandler | None) -> Self:
+        """Send rows that the sink does not take to one of Beam's error handlers instead of failing the run.
+
+        Args:
+            error_handler: an `apache_beam.transforms.error_handling.ErrorHandler`; it gets batches of dead letters.
+
+        Returns:
+            The transform itself.
+        """
+        self.sink.with_error_handler(error_handler)
+        return self
 
     def default_label(self) -> str:
         return f"WriteTo({self.url})"

@@ -82,6 +82,8 @@ class Ledger:
         """
         problems = []
         for step, roles in self.steps.items():
+            if step in self.sinks:
+                continue
             into, out, filtered, rejected = (roles.get(role, 0) for role in ("in", "out", "filtered", "rejected"))
             if into != out + filtered + rejected:
                 problems.append(
@@ -100,11 +102,13 @@ class Ledger:
             self.count("filtered", on_path=True),
             self.count("rejected", on_path=True),
         )
-        for url, rows in self.written.get("events", {}).items():
-            if read != rows + filtered + rejected:
+        for step, (dataset, url) in self.sinks.items():
+            rows, refused = (self.steps.get(step, {}).get(role, 0) for role in ("written", "rejected"))
+            total = rows + filtered + rejected + refused
+            if dataset == "events" and read != total:
                 problems.append(
                     f"events: {read:,} rows read, but {rows:,} written to {url} + {filtered:,} filtered "
-                    f"+ {rejected:,} rejected = {rows + filtered + rejected:,}."
+                    f"+ {rejected + refused:,} rejected = {total:,}."
                 )
         for url, rows in self.written.get("dead_letters", {}).items():
             if rows != self.count("rejected"):

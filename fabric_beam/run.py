@@ -88,7 +88,6 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from fabric_beam import graph
-    from fabric_beam.io.file_sink import FileSink
     from fabric_beam.ledger import Ledger
 
     # dill, the default of older Beam, loses the globals of `__main__`.
@@ -107,17 +106,16 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
         return DONE
 
     sinks = graph.sinks(pipeline)
-    file_sinks = [sink.sink for sink in sinks.values() if isinstance(sink.sink, FileSink)]
     started = time.monotonic()
     try:
-        for sink in file_sinks:
-            sink.prepare()
+        for sink in sinks.values():
+            sink.sink.prepare()
         with _progress():
             result = pipeline.run()
             result.wait_until_finish()
     except BaseException:
-        for sink in file_sinks:
-            sink.clean_up()
+        for sink in sinks.values():
+            sink.sink.clean_up()
         raise
     seconds = time.monotonic() - started
 

@@ -54,15 +54,15 @@ def build(p: Any, options: Namespace) -> Callable[..., list[str]]:
         ).with_error_handler(dead_letters)
         report.describe(events, dead_letters)
 
-    if not options.keep_original:
-        events |= "WithoutOriginal" >> MapBatches(lambda table: table.drop("log.record.original", strict=False))
-    events | WriteDataset("events", options)
-    metrics | WriteDataset("metrics", options)
-    if options.detector != "none":
-        scores = metrics | AnomalyScore(DETECTORS[options.detector](), options.by)
-        alerts = scores | "Anomalies" >> Filter("is_anomaly")
-        alerts | WriteDataset("alerts", options)
-        report.find(alerts)
+        if not options.keep_original:
+            events |= "WithoutOriginal" >> MapBatches(lambda table: table.drop("log.record.original", strict=False))
+        events | WriteDataset("events", options, dead_letters)
+        metrics | WriteDataset("metrics", options, dead_letters)
+        if options.detector != "none":
+            scores = metrics | AnomalyScore(DETECTORS[options.detector](), options.by)
+            alerts = scores | "Anomalies" >> Filter("is_anomaly")
+            alerts | WriteDataset("alerts", options, dead_letters)
+            report.find(alerts)
     return report.write
 
 

@@ -18,7 +18,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from fabric_beam import ledger
 from fabric_beam.batches import BatchOf, event_time, from_batch
-from fabric_beam.endpoints import step
+from fabric_beam.endpoints import Sink, step
 from fabric_beam.errors import OutputError, UsageError
 from fabric_beam.map_batches import as_batches
 
@@ -52,7 +52,7 @@ class _Written(NamedTuple):
     rows: int
 
 
-class FileSink(beam.PTransform):
+class FileSink(Sink):
     """Write batches as files in a folder.
 
     Files are written under temporary names while the pipeline runs, and take their final names together when all of

@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from fabric_beam import ledger
 from fabric_beam.batches import from_batch
-from fabric_beam.endpoints import Endpoint, step
+from fabric_beam.endpoints import Endpoint, Sink, step
 from fabric_beam.errors import UsageError
 from fabric_beam.io.jsonl import JsonLinesWriter
 from fabric_beam.map_batches import as_batches
 
 
-class WriteStdout(beam.PTransform):
+class WriteStdout(Sink):
     """Print rows as JSON Lines, to look at them or to pipe them on.
 
     Args:

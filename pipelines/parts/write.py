@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 import apache_beam as beam
+from apache_beam.transforms.error_handling import ErrorHandler
 
 from fabric_beam import WriteTo
 
@@ -19,16 +20,19 @@ class WriteDataset(beam.PTransform):
     Args:
         dataset: `events`, `metrics`, `alerts` or `dead_letters`.
         options: `sinks` (dataset → URLs) and `job`.
+        error_handler: where rows go that a sink does not take.
     """
 
-    def __init__(self, dataset: str, options: Namespace) -> None:
+    def __init__(self, dataset: str, options: Namespace, error_handler: ErrorHandler | None = None) -> None:
         super().__init__(f"Write({dataset})")
         self._dataset = dataset
         self._options = options
+        self._error_handler = error_handler
 
     def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
         for url in dict.fromkeys(self._options.sinks[self._dataset]):
-            pcoll | WriteTo(url, dataset=self._dataset, job=self._options.job)
+            sink = WriteTo(url, dataset=self._dataset, job=self._options.job)
+            pcoll | sink.with_error_handler(self._error_handler)
         return pcoll
 
 
