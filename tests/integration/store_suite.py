@@ -1,0 +1,243 @@
+"""What every sink of a store must do, on its real server: a class of tests to inherit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+import pyarrow as pa
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.error_handling import ErrorHandler
+
+from fabric_beam import WriteTo
+from fabric_beam.batches import BatchOf, arrow_schema, to_batch
+from fabric_beam.errors import OutputError
+from fabric_beam.runners.direct import DirectRunner
+from fabric_beam.runners.spark import SparkRunner
+from fabric_beam.testing.servers.process import ServerProcess, free_port
+
+#: Seconds that a server stands still: longer than a call may take.
+FROZEN = 30 if "FABRIC_BEAM_SOAK" in os.environ else 6
+ROWS = 20_000
+BATCH = 500
+
+
+def events(rows: int) -> pl.DataFrame:
+    """Rows with an identity, a text, a number, and a time."""
+    return pl.DataFrame(
+        {
+            "timestamp": [1_767_225_600_000_000 + n * 1_000_000 for n in range(rows)],
+            "body": [f"row {n}" for n in range(rows)],
+            "http.response.status_code": [200 + n % 5 for n in range(rows)],
+            "source": ["a.log"] * rows,
+            "offset": list(range(rows)),
+        }
+    ).with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
+
+
+def write(table: pl.DataFrame, *urls: str, runner: Any = None, before: beam.DoFn | None = None) -> dict[str, int]:
+    """Write a table in batches to every URL, with dead letters; returns the counters of Beam's result by name."""
+    batches = [to_batch(part) for part in table.iter_slices(BATCH)]
+    hint = BatchOf(arrow_schema(table))
+    p = beam.Pipeline(runner=runner or DirectRunner(), options=PipelineOptions([], pickle_library="cloudpickle"))
+    with ErrorHandler(WriteTo(urls[0])) as letters:
+        rows = p | beam.Create(batches).with_output_types(hint) | beam.Reshuffle()
+        if before is not None:
+            rows |= "Before" >> beam.ParDo(before).with_output_types(hint)
+        rows.element_type = hint
+        for url in urls[1:]:
+            sink = WriteTo(url)
+            _ = rows | sink.with_error_handler(letters)
+            sink.sink.prepare()
+    result = p.run()
+    result.wait_until_finish()
+    counters: dict[str, int] = {}
+    for counter in result.metrics().query()["counters"]:
+        counters[counter.key.metric.name] = counters.get(counter.key.metric.name, 0) + counter.committed
+    return counters
+
+
+def dead_letters(folder: Path) -> pl.DataFrame:
+    """What the error handler wrote to `jsonl:FOLDER`."""
+    return pl.concat(
+        [pl.read_ndjson(path) for path in folder.rglob("*.jsonl") if path.stat().st_size] or [pl.DataFrame()]
+    )
+
+
+class DiesOnce(beam.DoFn):
+    """Ends its worker process in the middle of its work, the first time."""
+
+    def __init__(self, mark: str, after: int) -> None:
+        self._mark, self._after = mark, after
+        self._seen = 0
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        self._seen += 1
+        yield batch
+        if self._seen == self._after:
+            try:
+                os.close(os.open(self._mark, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class StoreSuite(ABC):
+    """Inherit it as `class TestRedis(StoreSuite)`, with a fixture `server` that every test may kill and freeze.
+
+    The server must keep what it acknowledged over `kill` and `restart`.
+    """
+
+    @pytest.fixture(autouse=True)
+    def _server(self, server: ServerProcess) -> Iterator[None]:
+        self.server = server
+        self.clear()
+        yield
+        # Whatever a test did to it: the next finds it running.
+        server.thaw()
+
+    @abstractmethod
+    def url(self, **options: Any) -> str:
+        """What `WriteTo` takes; options go to its query string. The same place every time."""
+
+    @abstractmethod
+    def read(self) -> pl.DataFrame:
+        """Everything that is stored there, with the columns of `events`."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Remove everything there."""
+
+    @abstractmethod
+    def with_refused(self, table: pl.DataFrame) -> pl.DataFrame:
+        """The table with every hundredth row (the first of each hundred) such that the store refuses it for good.
+
+        It may prepare the server for that.
+        """
+
+    @abstractmethod
+    def wrong_credentials(self) -> str | None:
+        """A URL with the password `hunter2`, which is wrong; None if the server here has no passwords."""
+
+    @abstractmethod
+    def elsewhere(self, port: int) -> str:
+        """A URL on a port where nobody listens."""
+
+    def count(self) -> int:
+        """How many rows are stored; overridden where that is cheaper than reading them."""
+        return self.read().height
+
+    def stored(self) -> pl.DataFrame:
+        table = events(1)
+        return self.read().select(table.columns).cast(dict(table.schema)).sort("offset")
+
+    def test_a_repeated_run_replaces_and_adds_nothing(self, tmp_path: Path) -> None:
+        """Every row once, in its types, in bulks of a few rows, several at a time; with its values of the last run."""
+        before = events(ROWS).with_columns(pl.lit("before").alias("body"))
+        for table in (before, events(ROWS)):
+            counters = write(table, f"jsonl:{tmp_path}", self.url(rows=300, concurrency=4))
+            assert self.stored().equals(table)
+            assert [n for name, n in counters.items() if name.startswith("written:") and n] == [ROWS]
+
+    def test_killed_and_restarted_in_mid_run(self, tmp_path: Path) -> None:
+        """The run waits for the server to come back, and no row is lost, refused or twice."""
+        fault = self._when_some_rows_are_there([self.server.kill, lambda: time.sleep(2), self.server.restart])
+        write(events(ROWS), f"jsonl:{tmp_path}", self.url(rows=100, call_timeout=5), before=Slowly())
+        fault.join()
+        assert self.moment < ROWS, "it was over before anything was killed"
+        assert dead_letters(tmp_path).height == 0
+        assert self.stored().equals(events(ROWS))
+
+    def test_frozen_in_mid_run(self, tmp_path: Path) -> None:
+        """A server that stands still is waited for."""
+        fault = self._when_some_rows_are_there([self.server.freeze, lambda: time.sleep(FROZEN), self.server.thaw])
+        write(events(ROWS), f"jsonl:{tmp_path}", self.url(rows=100, call_timeout=2), before=Slowly())
+        fault.join()
+        assert self.moment < ROWS, "it was over before anything stood still"
+        assert dead_letters(tmp_path).height == 0
+        assert self.stored().equals(events(ROWS))
+
+    def test_refused_rows_become_dead_letters(self, tmp_path: Path) -> None:
+        """One row in a hundred is refused: it alone is a dead letter, with the row and the store's reason."""
+        table = self.with_refused(events(2000))
+        counters = write(table, f"jsonl:{tmp_path}", self.url())
+        letters = dead_letters(tmp_path)
+        assert sorted(letters["offset"]) == list(range(0, 2000, 100))
+        assert [json.loads(payload)["offset"] for payload in letters["payload"]] == letters["offset"].to_list()
+        assert letters["message"].str.len_chars().min() > 5  # type: ignore[operator]
+        assert self.stored()["offset"].to_list() == [n for n in range(2000) if n % 100]
+        assert [n for name, n in counters.items() if name.startswith("rejected:")] == [20]
+
+    def test_down_for_the_whole_run(self, tmp_path: Path) -> None:
+        """Its rows become dead letters, soon, and another sink of the same run is complete."""
+        started, port = time.monotonic(), free_port()
+        url = f"{self._and(self.elsewhere(port))}required=false&timeout=2&call_timeout=1"
+        write(events(ROWS), f"jsonl:{tmp_path / 'dead'}", url, f"parquet:{tmp_path / 'out'}")
+        letters = dead_letters(tmp_path / "dead")
+        assert letters["rule"].unique().to_list() == ["unavailable"]
+        assert sorted(letters["offset"]) == list(range(ROWS))
+        assert sum(pl.read_parquet(path).height for path in (tmp_path / "out").rglob("*.parquet")) == ROWS
+        assert time.monotonic() - started < 60
+
+    def test_nobody_listening_is_said_before_the_run(self, tmp_path: Path) -> None:
+        """Within seconds, with the address."""
+        port = free_port()
+        with pytest.raises(OutputError, match=str(port)):
+            write(events(1), f"jsonl:{tmp_path}", f"{self._and(self.elsewhere(port))}call_timeout=2")
+
+    def test_wrong_credentials_are_said_before_the_run(self, tmp_path: Path) -> None:
+        """Without the password."""
+        url = self.wrong_credentials()
+        if url is None:
+            pytest.skip("the server here has no passwords")
+        with pytest.raises(OutputError) as raised:
+            write(events(1), f"jsonl:{tmp_path}", url)
+        assert "hunter2" not in str(raised.value)
+
+    def test_a_worker_killed_on_spark(self, tmp_path: Path, spark: Any) -> None:
+        """After the retry the store holds each row once."""
+        mark = tmp_path / "died"
+        before = DiesOnce(str(mark), after=5)
+        write(events(ROWS), f"jsonl:{tmp_path / 'dead'}", self.url(rows=100), runner=SparkRunner(), before=before)
+        assert mark.exists()
+        assert self.stored().equals(events(ROWS))
+
+    @staticmethod
+    def _and(url: str) -> str:
+        return url + ("&" if "?" in url else "?")
+
+    def _when_some_rows_are_there(self, steps: Sequence[Callable[[], Any]]) -> threading.Thread:
+        self.moment = ROWS
+
+        def wait() -> None:
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                count = self.count()
+                if count >= ROWS // 10:
+                    self.moment = count
+                    for step in steps:
+                        step()
+                    return
+                time.sleep(0.01)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+
+class Slowly(beam.DoFn):
+    """Takes its time, so that something can happen in the middle."""
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        time.sleep(0.05)
+        yield batch
