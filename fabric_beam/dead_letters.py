@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from fabric_beam.json_rows import to_json
 from fabric_beam.kernel import MESSAGE, RULE
 
 #: Columns of the `dead_letters` dataset.
@@ -39,7 +40,7 @@ def dead_letters(rejected: pl.DataFrame, step: str) -> pl.DataFrame:
         >>> dead_letters(row, "Parse").row(0)
         ('x', 'Parse', 'json', 'not JSON', 'a.log', 7)
     """
-    texts = [pl.col(name) for name in (ORIGINAL, "body") if rejected.schema.get(name) == pl.String]
+    texts = [rejected[name] for name in (ORIGINAL, "body") if rejected.schema.get(name) == pl.String]
     return _letters(rejected, step, texts[0] if texts else _as_json(rejected))
 
 
@@ -56,24 +57,18 @@ def of_rows(rejected: pl.DataFrame, step: str) -> pl.DataFrame:
     return _letters(rejected, step, _as_json(rejected))
 
 
-def _as_json(rejected: pl.DataFrame) -> pl.Expr:
-    columns = _columns(rejected)
-    return pl.struct(columns).struct.json_encode() if columns else pl.lit(None, pl.String)
+def _as_json(rejected: pl.DataFrame) -> pl.Series:
+    return to_json(rejected.drop(RULE, MESSAGE))
 
 
-def _columns(rejected: pl.DataFrame) -> list[str]:
-    return [name for name in rejected.columns if name not in (RULE, MESSAGE)]
-
-
-def _letters(rejected: pl.DataFrame, step: str, payload: pl.Expr) -> pl.DataFrame:
-    columns = _columns(rejected)
+def _letters(rejected: pl.DataFrame, step: str, payload: pl.Series) -> pl.DataFrame:
     return rejected.select(
         payload.alias("payload"),
         pl.lit(step).alias("step"),
         pl.col(RULE).alias("rule"),
         pl.col(MESSAGE).alias("message"),
         *(
-            (pl.col(name) if name in columns else pl.lit(None)).cast(SCHEMA[name]).alias(name)
+            (pl.col(name) if name in rejected.columns else pl.lit(None)).cast(SCHEMA[name]).alias(name)
             for name in ("source", "offset")
         ),
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import IO
 
 import polars as pl
-import polars.selectors as cs
 
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.file_sink import FileSink
+from fabric_beam.json_rows import plain
 
 _MAX_ROWS = 4_000_000
 
 
 class WriteJsonLines(FileSink):
-    """Write batches as JSON Lines: one object a row, times as RFC 3339.
+    """Write batches as JSON Lines: one object a row, as `fabric_beam.json_rows.to_json` writes it.
 
     Args:
         endpoint: `jsonl:FOLDER?max_rows=4000000`.
@@ -49,10 +49,7 @@ class JsonLinesWriter:
 
     def write(self, table: pl.DataFrame) -> None:
         """Append a line for each row."""
-        zoned = cs.datetime(time_zone="*")
-        table.with_columns(
-            zoned.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), (cs.datetime() - zoned).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f")
-        ).write_ndjson(self._file)
+        plain(table).write_ndjson(self._file)
 
     def flush(self) -> None:
         """Nothing is held."""

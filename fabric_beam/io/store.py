@@ -9,6 +9,7 @@ from typing import ClassVar
 import polars as pl
 
 from fabric_beam.endpoints import Endpoint
+from fabric_beam.json_rows import to_json
 
 PROVENANCE = ("source", "offset")
 
@@ -93,5 +94,5 @@ def identities(table: pl.DataFrame, key: list[str]) -> pl.Series:
     if not key and set(PROVENANCE) <= set(table.columns):
         return table.select(pl.format("{}:{}", *PROVENANCE).alias("id"))["id"]
     columns = key or [name for name, dtype in table.schema.items() if not dtype.is_float()] or table.columns
-    texts = table.select(pl.struct(columns).struct.json_encode().alias("id"))["id"]
-    return pl.Series("id", [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts])
+    texts = to_json(table.select(columns))
+    return pl.Series("id", [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts], pl.String)

@@ -15,7 +15,8 @@ from transforms.formats import FORMATS
 DATASETS = ("events", "metrics", "alerts", "dead_letters")
 DETECTORS = ("robust_zscore", "isolation_forest", "none")
 #: Known here by name alone: their classes import what a command line need not wait for.
-SINK_SCHEMES = ("parquet", "jsonl", "stdout")
+FILE_SCHEMES = ("parquet", "jsonl")
+SINK_SCHEMES = (*FILE_SCHEMES, "kafka", "mongodb", "mongodb+srv", "redis", "rediss", "stdout")
 
 _EXAMPLES = """\
 examples:
@@ -23,6 +24,7 @@ examples:
   python -m pipelines.logs --input auth.log --format syslog --year 2024 --where "severity_number >= 13"
   python -m pipelines.logs --input app.jsonl --format json --by service.name --window 5m
   python -m pipelines.logs --input access.log --sink events=jsonl:out/events --sink alerts=-
+  python -m pipelines.logs --input kafka://host:9092/raw --sink events=mongodb://host/logs/events
 """
 
 
@@ -136,21 +138,23 @@ def _sinks(texts: Sequence[str]) -> tuple[dict[str, list[str]], Path]:
             raise UsageError(f"--sink {text}: there is no dataset {dataset!r}. {nearest(dataset, [*DATASETS, '*'])}")
         scheme, _, path = ("stdout:" if url == "-" else url).partition(":")
         if scheme not in SINK_SCHEMES:
-            raise UsageError(f"--sink {text}: there is no sink scheme {scheme!r}. {nearest(scheme, SINK_SCHEMES)}")
+            raise UsageError(f"--sink {dataset}=…: there is no sink scheme {scheme!r}. {nearest(scheme, SINK_SCHEMES)}")
         if dataset != "*":
-            sinks[dataset].append(url)
-            continue
-        where, mark, query = path.partition("?")
-        if scheme != "stdout":
+            sinks[dataset].append(url.replace("{dataset}", dataset))
+        elif scheme in FILE_SCHEMES:
+            where, mark, query = path.partition("?")
             folder = Path(where)
-        for each in DATASETS:
-            if scheme == "stdout":
-                sinks[each].append("stdout:")
-            elif each == "dead_letters":
-                # Dead letters are for people to read.
-                sinks[each].append(f"jsonl:{where}/{each}")
-            else:
+            for each in DATASETS[:-1]:
                 sinks[each].append(f"{scheme}:{where}/{each}{mark}{query}")
+            # Dead letters are for people to read.
+            sinks["dead_letters"].append(f"jsonl:{where}/dead_letters")
+        elif scheme != "stdout" and "{dataset}" not in url:
+            raise UsageError(
+                f"--sink *={scheme}:…: put {{dataset}} where {', '.join(DATASETS)} are to be told apart, or name each."
+            )
+        else:
+            for each in DATASETS:
+                sinks[each].append(url.replace("{dataset}", each))
     # Rows may be rejected whatever is asked for, and none may be lost.
     if not sinks["dead_letters"]:
         sinks["dead_letters"] = [f"jsonl:{folder}/dead_letters"]
