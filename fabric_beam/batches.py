@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import weakref
 from typing import Any
 
@@ -70,6 +71,22 @@ def _from_zero(column: pa.Array) -> pa.Array:
 def arrow_schema(table: pl.DataFrame) -> pa.Schema:
     """The Arrow schema of `to_batch(table)`."""
     return table.head(0).to_arrow(compat_level=_VIEWS).schema
+
+
+def schema_to_text(schema: pa.Schema) -> str:
+    """An Arrow schema as text, to be kept beside what has it."""
+    return base64.b64encode(schema.serialize()).decode()
+
+
+def schema_from_text(text: str) -> pl.Schema:
+    """The Polars schema that `schema_to_text` was given as Arrow's.
+
+    Example:
+        >>> schema_from_text(schema_to_text(arrow_schema(pl.DataFrame({"a": [1]}))))
+        Schema([('a', Int64)])
+    """
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+    return pl.DataFrame(pl.from_arrow(schema.empty_table())).schema
 
 
 def event_time(schema: pa.Schema) -> str | None:

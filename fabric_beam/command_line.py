@@ -59,6 +59,20 @@ class Parser(argparse.ArgumentParser):
         return options, rest
 
 
+def add_running(parser: Parser) -> None:
+    """Add the options that every pipeline takes: where and how it runs."""
+    add = parser.add_argument_group("running").add_argument
+    add(
+        "--runner",
+        type=runner,
+        default="DirectRunner",
+        help="DirectRunner, SparkRunner, FlinkRunner, PrismRunner, or another of Beam's (%(default)s)",
+    )
+    add("--runner_config", metavar="FILE", help="options of one way to run, in YAML, such as runner_configs/*.yaml")
+    add("--dry_run", action="store_true", help="print the steps and the schema after each, and stop")
+    add("--debug", action="store_true", help="show tracebacks")
+
+
 _CONFIG = Parser(add_help=False, allow_abbrev=False)
 _CONFIG.add_argument("--runner_config")
 

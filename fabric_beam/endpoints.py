@@ -235,6 +235,7 @@ class WriteTo(beam.PTransform):
         self.url = masked(url)
         self.dataset = dataset
         endpoint = Endpoint.parse("stdout:" if url == "-" else url, SINKS)
+        self.schema: Any = None
         self.sink: Sink = _load(SINKS, endpoint.scheme)(endpoint, job)
 
     def with_error_handler(self, error_handler: ErrorHandler | None) -> Self:
@@ -253,4 +254,6 @@ class WriteTo(beam.PTransform):
         return f"WriteTo({self.url})"
 
     def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
+        # An ordinary PCollection of rows is batched on the way.
+        self.schema = getattr(pcoll.element_type, "schema", None)
         return pcoll | self.sink

@@ -88,6 +88,7 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from fabric_beam import graph
+    from fabric_beam.batches import schema_to_text
     from fabric_beam.ledger import Ledger
 
     # dill, the default of older Beam, loses the globals of `__main__`.
@@ -125,7 +126,10 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
     ledger = Ledger.from_counters(counters, graph.path_to(pipeline, events) if events else [], datasets)
     lines = report(ledger, seconds) if report else []
     if options.ledger:
-        write_text(options.ledger, json.dumps({**ledger.as_dict(), "seconds": round(seconds, 3)}, indent=2))
+        # What `pipelines.replay` needs to make rows of dead letters.
+        schemas = {sink.dataset: schema_to_text(sink.schema) for sink in sinks.values() if sink.dataset and sink.schema}
+        account = {**ledger.as_dict(), "seconds": round(seconds, 3), "schemas": schemas}
+        write_text(options.ledger, json.dumps(account, indent=2))
     _summarise(ledger, seconds, lines)
     return UNBALANCED if ledger.problems() else DONE
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from transforms.anomaly_score import AnomalyScore as AnomalyScore
     from transforms.enrich import Enrich as Enrich
     from transforms.filter import Filter as Filter
+    from transforms.from_dead_letters import FromDeadLetters as FromDeadLetters
     from transforms.normalize import Normalize as Normalize
     from transforms.parse import Parse as Parse
     from transforms.validate import Validate as Validate
@@ -19,6 +20,7 @@ _HOMES = {
     "AnomalyScore": "anomaly_score",
     "Enrich": "enrich",
     "Filter": "filter",
+    "FromDeadLetters": "from_dead_letters",
     "Normalize": "normalize",
     "Parse": "parse",
     "Validate": "validate",

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fabric_beam.command_line import Parser, one_of, runner
+from fabric_beam.command_line import Parser, add_running, one_of
 from fabric_beam.errors import InputError, UsageError, nearest
 from transforms.formats import FORMATS
 
@@ -82,16 +82,7 @@ def logs_parser() -> Parser:
     add("--detector", type=detectors, default=DETECTORS[0], help=f"{', '.join(DETECTORS)} (%(default)s)")
     add("--keep_original", action="store_true", help="write the original line with each event, as log.record.original")
 
-    add = parser.add_argument_group("running").add_argument
-    add(
-        "--runner",
-        type=runner,
-        default="DirectRunner",
-        help="DirectRunner, SparkRunner, FlinkRunner, PrismRunner, or another of Beam's (%(default)s)",
-    )
-    add("--runner_config", metavar="FILE", help="options of one way to run, in YAML, such as runner_configs/*.yaml")
-    add("--dry_run", action="store_true", help="print the steps and the schema after each, and stop")
-    add("--debug", action="store_true", help="show tracebacks")
+    add_running(parser)
     return parser
 
 
