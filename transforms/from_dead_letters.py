@@ -18,8 +18,8 @@ class FromDeadLetters(MapBatches):
         schema: the rows' columns and types.
         step: what the labels of the sinks begin with; the letters of other steps are filtered out.
 
-    Columns in: `body`, a dead letter as JSON (`fabric_beam.dead_letters.SCHEMA`), and others. Columns out: the schema's.
-    Lines that are no dead letters, and payloads that are no such rows, are rejected.
+    Columns in: `body`, a dead letter as JSON (`fabric_beam.dead_letters.SCHEMA`), and others. Columns out: those of the
+    schema. Lines that are no dead letters, and payloads that are no such rows, are rejected.
 
     Raises:
         SchemaError: when the pipeline is built, if there is no `body`.
