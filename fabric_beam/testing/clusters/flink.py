@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from fabric_beam.errors import FabricBeamError
 from fabric_beam.runners.java import find_java
+from fabric_beam.testing.servers.process import free_ports
 
 _FOLDER = Path("out") / "flink-cluster"
 _READY_SECONDS = 60.0
@@ -64,7 +64,7 @@ class FlinkCluster:
         """
         if self._state.exists():
             raise FabricBeamError(f"A Flink cluster was started in {self._folder} before. Stop it first.")
-        rest, rpc, blob = _free_ports(3)
+        rest, rpc, blob = free_ports(3)
         configuration = {
             "jobmanager.rpc.address": "127.0.0.1",
             "jobmanager.bind-host": "127.0.0.1",
@@ -213,17 +213,6 @@ appender.file.fileName = ${sys:log.file}
 appender.file.layout.type = PatternLayout
 appender.file.layout.pattern = %d{HH:mm:ss,SSS} %-5p %c{1} - %m%n
 """
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _end(pid: int, how: signal.Signals) -> None:

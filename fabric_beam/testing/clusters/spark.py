@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,11 @@ import urllib.request
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from fabric_beam.errors import FabricBeamError, MissingExtraError
 from fabric_beam.runners.java import find_java
+from fabric_beam.testing.servers.process import free_port
 
 _STATE = Path(tempfile.gettempdir()) / f"fabric-beam-spark-cluster-{os.getuid()}.json"
 _SECONDS = 60.0
@@ -74,6 +74,17 @@ class SparkCluster:
         return self._launch(
             name, "worker.Worker", *options, "--memory", self._memory, "--work-dir", str(self.folder / name), self.url
         )
+
+    def running_applications(self) -> list[str]:
+        """The ids of applications that have not ended.
+
+        Raises:
+            FabricBeamError: the master does not say.
+        """
+        state: Any = self._state()
+        if state is None:
+            raise FabricBeamError(f"Spark's master does not answer at port {self._web}.")
+        return [str(application["id"]) for application in state["activeapps"]]
 
     def stop(self) -> None:
         """End all processes, the executors with them, and remove their folders."""
@@ -138,13 +149,6 @@ class SparkCluster:
                 self.stop()
                 raise FabricBeamError(f"Spark's {what} did not start within {_SECONDS:.0f} s. Its log ends: {log}")
             time.sleep(0.1)
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def end(pid: int) -> None:
