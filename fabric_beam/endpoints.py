@@ -17,17 +17,28 @@ from fabric_beam.errors import UsageError, nearest
 
 #: Scheme → the class that reads it, `module:class`. What has no scheme of ours is a path or glob of text files.
 SOURCES = {
+    "kafka": "fabric_beam.io.kafka.source:ReadKafka",
     "lines": "fabric_beam.io.lines:ReadLines",
     "parquet": "fabric_beam.io.parquet:ReadParquet",
 }
 #: Scheme → the class that writes it.
 SINKS = {
     "jsonl": "fabric_beam.io.jsonl:WriteJsonLines",
+    "kafka": "fabric_beam.io.kafka.sink:WriteKafka",
+    "mongodb": "fabric_beam.io.mongodb:WriteMongoDB",
+    "mongodb+srv": "fabric_beam.io.mongodb:WriteMongoDB",
     "parquet": "fabric_beam.io.parquet:WriteParquet",
+    "redis": "fabric_beam.io.redis.sink:WriteRedis",
+    "rediss": "fabric_beam.io.redis.sink:WriteRedis",
     "stdout": "fabric_beam.io.stdout:WriteStdout",
 }
 #: Schemes of Beam's file systems: with no scheme of ours before them they name text files.
 FILE_SYSTEMS = ("file", "gs", "s3", "hdfs", "azfs")
+
+#: An option that is a secret, unless it only names a variable of the environment: `${NAME}`.
+_SECRET_OPTION = re.compile(
+    r"([?&][^=&]*(?:password|secret|token|pem|oauthbearer\.config)[^=&]*=)(?!\$\{\w+\}(?:&|$))[^&]*", re.IGNORECASE
+)
 
 T = TypeVar("T")
 #: A part of a URL that stands in the environment, such as a password.
@@ -148,12 +159,15 @@ class Sink(beam.PTransform):
 
 
 def masked(url: str) -> str:
-    """A URL without its password, for messages.
+    """A URL without its password and the secrets in its options, for messages.
 
     Example:
         >>> masked("redis://ann:secret@host/0")
         'redis://ann:***@host/0'
+        >>> masked("kafka://host/logs?librdkafka.sasl.password=secret&start=earliest")
+        'kafka://host/logs?librdkafka.sasl.password=***&start=earliest'
     """
+    url = _SECRET_OPTION.sub(r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url

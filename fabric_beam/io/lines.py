@@ -223,8 +223,8 @@ def table_of_lines(words: Words, size: int, offset: int, source: str, modified: 
     count, foreign_count = _find_lines(text.words, text.bytes, size, starts, lengths, foreign)
     starts, lengths = starts[:count], lengths[:count]
     offsets = starts + offset
-    if foreign_count and not _is_utf8(words, size):
-        text = _as_utf8(text, size, starts, lengths, foreign[:foreign_count])
+    if foreign_count and not is_utf8(words, size):
+        text = as_utf8(text, size, starts, lengths, foreign[:foreign_count])
     constants = pl.DataFrame({"source": [source], "observed_timestamp": [modified]}, schema_overrides=SCHEMA)
     return pl.DataFrame(
         [
@@ -236,7 +236,8 @@ def table_of_lines(words: Words, size: int, offset: int, source: str, modified: 
     )
 
 
-def _is_utf8(words: Words, size: int) -> bool:
+def is_utf8(words: Words, size: int) -> bool:
+    """Whether so many bytes of a text are UTF-8."""
     text = pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(np.array([0, size])), pa.py_buffer(words)])
     try:
         text.validate(full=True)
@@ -245,7 +246,7 @@ def _is_utf8(words: Words, size: int) -> bool:
     return True
 
 
-def _as_utf8(text: Text, size: int, starts: Positions, lengths: Positions, lines: Positions) -> Text:
+def as_utf8(text: Text, size: int, starts: Positions, lengths: Positions, lines: Positions) -> Text:
     """The text with those of the given lines that are not UTF-8 once more behind it, made so; they are moved there."""
     behind, at = [], size
     for line in lines.tolist():
