@@ -1,0 +1,174 @@
+"""Rows a second into Redis beside a hand-written pipeline of its client: `python -m benchmarks.redis_sink`.
+
+All ways write the same rows to the same server (one of its own, on this machine), in turn, several times over, into an
+empty database. The hand-written loops take the rows from Python lists and send 1,000 commands at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+import redis
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from fabric_beam import Read, WriteTo
+from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.io.redis.sink import RedisStore
+from fabric_beam.runners.direct import DirectRunner
+from fabric_beam.testing.servers.redis import RedisServer
+
+_CHUNK = 1_000
+_PIPELINE = "hash, a pipeline from Parquet on DirectRunner, start-up off"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    table = _events(options.rows)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RedisServer(settings={"appendonly": "no"}) as server,
+        redis.Redis(port=server.port) as client,
+    ):
+        rows, few = Path(folder) / "rows.parquet", Path(folder) / "few.parquet"
+        table.write_parquet(rows)
+        table.head(10).write_parquet(few)
+        ways: dict[str, Callable[[], None]] = {
+            "hash, Fabric Beam's store": lambda: _store(server, "", table),
+            _PIPELINE: lambda: _sink(server, rows),
+            "hash, by hand: DEL and HSET": lambda: _by_hand(client, table, _del_hset),
+            "hash, by hand: HSET alone": lambda: _by_hand(client, table, _hset),
+            "json, Fabric Beam's store": lambda: _store(server, "as=json", table),
+            "json, by hand: SET": lambda: _by_hand(client, table, _set),
+            "stream, Fabric Beam's store": lambda: _store(server, "as=stream&key=events", table),
+            "stream, by hand: XADD (a replay doubles)": lambda: _by_hand(client, table, _xadd),
+            "top, Fabric Beam's store": lambda: _store(server, f"as=top&key=top&{_TOP}", table),
+            "top, by hand: ZADD": lambda: _by_hand(client, table, _zadd),
+        }
+        figures: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
+        for _ in range(options.runs):
+            for way, write in ways.items():
+                client.flushall()
+                took = _timed(write, server.pid)
+                if way == _PIPELINE:
+                    start = _timed(lambda: _sink(server, few), server.pid)
+                    took = (took[0] - start[0], took[1] - start[1], took[2] - start[2])
+                figures[way].append(took)
+                print(f"{way}: {options.rows / figures[way][-1][0]:,.0f} rows/s", file=sys.stderr)
+        client.flushall()
+        _store(server, "", table)
+        figures["hash, Fabric Beam's store, the rows being there"] = [
+            _timed(lambda: _store(server, "", table), server.pid) for _ in range(options.runs)
+        ]
+    print(
+        f"{options.rows:,} rows of {table.width} columns, medians of {options.runs} runs, redis-py {redis.__version__} "
+        f"{'with' if find_spec('hiredis') else 'without'} hiredis, {len(os.sched_getaffinity(0))} cores, "
+        f"load {os.getloadavg()[0]:.1f}\n"
+    )
+    print("| way | rows a second | client CPU a row | server CPU a row |")
+    print("|---|---|---|---|")
+    for way, runs in figures.items():
+        wall, ours, theirs = (statistics.median(column) / options.rows for column in zip(*runs, strict=True))
+        print(f"| {way} | {1 / wall:,.0f} | {ours * 1e6:.1f} µs | {theirs * 1e6:.1f} µs |")
+
+
+def _events(rows: int) -> pl.DataFrame:
+    """Like access-log events; one in seven without a size."""
+    n = pl.int_range(rows)
+    times = datetime(2026, 1, 1, tzinfo=UTC) + pl.duration(milliseconds=n * 37)
+    return pl.select(
+        times.cast(pl.Datetime("us", "UTC")).alias("timestamp"),
+        pl.format("10.0.{}.{}", n % 256, n % 200).alias("client.address"),
+        pl.lit("GET").alias("http.request.method"),
+        pl.format("/item/{}", n % 5000).alias("url.path"),
+        (200 + n % 5).alias("http.response.status_code"),
+        pl.when(n % 7 > 0).then(n * 37 % 10_000).alias("http.response.body.size"),
+        pl.lit("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_9_1) AppleWebKit/537.36 Chrome/32.0").alias(
+            "user_agent.original"
+        ),
+        pl.lit("/var/log/nginx/access.log").alias("source"),
+        (n * 200).alias("offset"),
+    )
+
+
+def _store(server: RedisServer, query: str, table: pl.DataFrame) -> None:
+    store = RedisStore(Endpoint.parse(f"redis://{server.address}/0?{query}", SINKS))
+    store.connect(30)
+    for part in table.iter_slices(store.ROWS):
+        assert store.write(part) is None
+    store.close()
+
+
+def _sink(server: RedisServer, file: Path) -> None:
+    options = PipelineOptions([], pickle_library="cloudpickle")
+    with beam.Pipeline(runner=DirectRunner(), options=options) as pipeline:
+        _ = pipeline | Read(f"parquet:{file}") | WriteTo(f"redis://{server.address}/0")
+
+
+def _by_hand(
+    client: Any, table: pl.DataFrame, command: Callable[[str, dict[str, Any]], Iterator[tuple[Any, ...]]]
+) -> None:
+    table = table.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
+    names = table.columns
+    for part in table.iter_slices(_CHUNK):
+        pipeline = client.pipeline(transaction=False)
+        for values in zip(*(column.to_list() for column in part), strict=True):
+            row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+            for arguments in command(f"row:{row['source']}:{row['offset']}", row):
+                pipeline.execute_command(*arguments)
+        pipeline.execute(raise_on_error=False)
+
+
+def _del_hset(key: str, row: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    yield "DEL", key
+    yield from _hset(key, row)
+
+
+def _hset(key: str, row: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    yield "HSET", key, *(text for field in row.items() for text in field)
+
+
+def _set(key: str, row: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    yield "SET", key, json.dumps(row)
+
+
+def _xadd(key: str, row: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    yield "XADD", "events", "*", *(text for field in row.items() for text in field)
+
+
+_TOP = "member=url.path&score=http.response.status_code"
+
+
+def _zadd(key: str, row: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    yield "ZADD", "top", row["http.response.status_code"], row["url.path"]
+
+
+def _timed(write: Callable[[], None], server: int) -> tuple[float, float, float]:
+    """Wall, and CPU of this process and of the server: seconds."""
+    wall, ours, theirs = time.perf_counter(), time.process_time(), _cpu(server)
+    write()
+    return time.perf_counter() - wall, time.process_time() - ours, _cpu(server) - theirs
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`redis:` written: `sink.py`, and what it is made of."""
