@@ -114,10 +114,10 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
         with _progress():
             result = pipeline.run()
             result.wait_until_finish()
-    except BaseException:
+    finally:
+        # After a run that went well, too: an engine that lost a process may write files anew that nobody waits for.
         for sink in sinks.values():
             sink.sink.clean_up()
-        raise
     seconds = time.monotonic() - started
 
     datasets = {label: (sink.dataset, sink.url) for label, sink in sinks.items() if sink.dataset}

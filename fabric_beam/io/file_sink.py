@@ -264,7 +264,8 @@ class _Commit(beam.DoFn):
             FileSystems.rename(left, [moves[path] for path in left])
             if gone := sorted(set(stale) - set(moves.values())):
                 FileSystems.delete(gone)
-            if FileSystems.exists(self._temporary):
+            # A worker may be writing there again what another has written already: nobody waits for that.
+            with contextlib.suppress(OSError, BeamIOError):
                 FileSystems.delete([self._temporary])
         except (OSError, BeamIOError) as error:
             raise OutputError(f"Cannot put the files in place in {self._folder}: {error}.") from error

@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import psutil
 import pytest
+from polars.testing import assert_frame_equal
 
-from fabric_beam.demo.__main__ import main as demo
 from fabric_beam.testing.clusters.spark import SparkCluster, free_port
+from tests.integration.logs_command import DATASETS, generate, run, start, tables
 
-pytestmark = pytest.mark.timeout(300)
-ROOT = Path(__file__).parents[2]
-
-
-def _command(folder: Path, *arguments: str) -> list[str]:
-    options = ["--input", "access", "--report", "none", "--ledger", "ledger.json", "--sink", "*=parquet:out"]
-    return [sys.executable, "-W", "ignore", "-m", "pipelines.logs", *options, *arguments]
-
-
-def _start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        _command(folder, *arguments),
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+pytestmark = pytest.mark.timeout(600)
+OUT = ["--input", "access", "--report", "none"]
 
 
 def _run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    process = _start(folder, *arguments, **environment)
-    output, _ = process.communicate(timeout=200)
-    return process.returncode, output
-
-
-def _rows(folder: Path) -> pl.DataFrame:
-    table = pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in sorted(folder.glob("**/*.parquet"))])
-    return table.sort(table.columns)
+    return run("out", *OUT, *arguments, folder=folder, **environment)
 
 
 def _mine(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -57,46 +30,21 @@ def _mine(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Simulated logs in `access`, and DirectRunner's output of them in `expected`."""
     folder = tmp_path_factory.mktemp("fleet")
-    assert demo(["--lines", "200000", "--seed", "5", "--out", str(folder)]) == 0
+    generate(folder, 200_000, 5)
     code, output = _run(folder)
     assert code == 0, output
     (folder / "out").rename(folder / "expected")
     return folder
 
 
-def _check(folder: Path) -> None:
-    for dataset in ("events", "metrics", "alerts"):
-        assert _rows(folder / "out" / dataset).equals(_rows(folder / "expected" / dataset))
-    ledger: dict[str, Any] = json.loads((folder / "ledger.json").read_text())
-    assert ledger["balanced"]
-    assert not list((folder / "out").glob("*/.tmp-*"))
-
-
 def test_the_logs_pipeline_runs_on_a_cluster(fleet: Path, spark_cluster: SparkCluster) -> None:
     """Relative paths, the project not installed there: the rows of DirectRunner."""
-    code, output = _run(fleet, "--runner=SparkRunner", f"--spark_master={spark_cluster.url}")
+    options = [f"--spark_master={spark_cluster.url}", "--spark_executor_timeout=120"]
+    code, output = _run(fleet, "--runner=SparkRunner", *options)
     assert code == 0, output
-    _check(fleet)
-
-
-def test_a_killed_executor_changes_nothing(fleet: Path, spark_cluster: SparkCluster) -> None:
-    """kill -9 in the middle of the run: the same rows, none twice, and the ledger balances."""
-    process = _start(fleet, "--runner=SparkRunner", f"--spark_master={spark_cluster.url}")
-    worker = psutil.Process(spark_cluster.processes[-1].pid)
-    until = time.monotonic() + 100
-    killed = False
-    while not killed and time.monotonic() < until and process.poll() is None:
-        for executor in worker.children():
-            # It has begun its work when its Python workers have.
-            if any("daemon" in " ".join(child.cmdline()) for child in executor.children()):
-                time.sleep(5)
-                executor.kill()
-                killed = True
-        time.sleep(0.1)
-    output, _ = process.communicate(timeout=200)
-    assert killed
-    assert process.returncode == 0, output
-    _check(fleet)
+    found, expected = tables(fleet / "out"), tables(fleet / "expected")
+    for name in DATASETS:
+        assert_frame_equal(found[name], expected[name])
 
 
 def test_no_executor_is_said_within_seconds(fleet: Path, spark_cluster: SparkCluster) -> None:
@@ -145,7 +93,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(fleet: Path) -> None:
     """In the middle of a run on this machine."""
     for old in (fleet / "interrupted").glob("**/*"):
         assert not old
-    process = _start(fleet, "--runner=SparkRunner", "--spark_master=local[2]", "--sink", "*=parquet:interrupted")
+    process = start("interrupted", *OUT, "--runner=SparkRunner", "--spark_master=local[2]", folder=fleet)
     until = time.monotonic() + 100
     while time.monotonic() < until and not list(fleet.glob("interrupted/*/.tmp-*")):
         time.sleep(0.1)

@@ -27,7 +27,7 @@ from fabric_beam.runners.own_sources import own_sources
 from fabric_beam.runners.plan import Plan, plan
 
 _JOB = "fabric-beam"
-_RESTARTS = 3
+_RESTARTS = 5
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -112,9 +112,14 @@ def run(planned: Plan, options: PipelineOptions) -> RunnerResult:
     else:
         values |= {
             "python.executable": own.flink_python,
-            "restart-strategy.type": "fixed-delay",
-            "restart-strategy.fixed-delay.attempts": str(_RESTARTS),
-            "restart-strategy.fixed-delay.delay": "1 s",
+            # A restart without free slots fails at once and counts: together the waits, of 1, 3, 9, 27 and 30 s, give a
+            # TaskManager that died a minute to be replaced.
+            "restart-strategy.type": "exponential-delay",
+            "restart-strategy.exponential-delay.initial-backoff": "1 s",
+            "restart-strategy.exponential-delay.backoff-multiplier": "3.0",
+            "restart-strategy.exponential-delay.max-backoff": "30 s",
+            "restart-strategy.exponential-delay.jitter-factor": "0.0",
+            "restart-strategy.exponential-delay.attempts-before-reset-backoff": str(_RESTARTS),
             "pipeline.jars": f"file://{_python_jar()}",
             "python.files": str(_project()),
         }
