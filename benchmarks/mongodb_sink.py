@@ -1,0 +1,192 @@
+"""Rows a second into MongoDB beside hand-written bulks of its client: `python -m benchmarks.mongodb_sink`.
+
+All ways write the same rows as the same documents to the same server (one of its own, on this machine), in turn,
+several times over, into an empty collection, and where it says so a second time over the rows that are there. What a
+pipeline takes to start is measured on ten rows and taken off; its rows are made in its first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+import pyarrow as pa
+import pymongo
+from apache_beam.options.pipeline_options import PipelineOptions
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
+
+from fabric_beam import WriteTo
+from fabric_beam.batches import BatchOf, arrow_schema, to_batch
+from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.io.mongodb import MongoStore
+from fabric_beam.runners.direct import DirectRunner
+from fabric_beam.testing.servers.mongodb import MongoServer
+
+#: Of 500, 1,000, 5,000 and 10,000 documents a bulk, the hand-written loops are not faster with any other.
+_BULK = 5_000
+_BATCH = 10_000
+_FEW = 10
+Document = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--beam-rows", type=int, default=5_000)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    with MongoServer() as server, pymongo.MongoClient(f"mongodb://{server.address}") as client:
+        events: Collection[Document] = client.bench.events
+        ways: dict[str, tuple[int, bool, Callable[[pl.DataFrame], None]]] = {
+            "Fabric Beam's store": (options.rows, True, lambda table: _store(server, table)),
+            "the whole sink, DirectRunner": (options.rows, True, lambda table: _sink(server, table)),
+            "by hand: insert, replace what is there": (options.rows, True, lambda table: _insert(events, table)),
+            "by hand: replace with upsert": (options.rows, True, lambda table: _replace(events, table)),
+            "by hand: insert_many (a replay fails)": (options.rows, False, lambda table: _plain(events, table)),
+            "Beam's WriteToMongoDB, DirectRunner": (options.beam_rows, True, lambda table: _elements(server, table)),
+        }
+        figures: dict[str, list[tuple[float, float, float]]] = {}
+        for _ in range(options.runs):
+            for way, (rows, again, write) in ways.items():
+                few, table = _events(_FEW), _events(rows)
+                events.drop()
+                started = _timed(lambda write=write, few=few: write(few), server.pid)
+                events.drop()
+                for what in (way, f"{way}, again")[: 1 + again]:
+                    took = _timed(lambda write=write, table=table: write(table), server.pid)
+                    assert events.count_documents({}) == rows, way
+                    took = [(all_ - start) / (rows - _FEW) for all_, start in zip(took, started, strict=True)]
+                    figures.setdefault(what, []).append((took[0], took[1], took[2]))
+                    print(f"{what}: {1 / took[0]:,.0f} rows/s", file=sys.stderr)
+    print(
+        f"{options.rows:,} rows ({options.beam_rows:,} for Beam's), medians of {options.runs} runs, pymongo "
+        f"{pymongo.version}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n"
+    )
+    print("| way | rows a second | client CPU a row | server CPU a row |")
+    print("|---|---|---|---|")
+    for way, runs in sorted(figures.items(), key=lambda item: item[0].endswith("again")):
+        wall, ours, theirs = (statistics.median(column) for column in zip(*runs, strict=True))
+        print(f"| {way} | {1 / wall:,.0f} | {ours * 1e6:.1f} µs | {theirs * 1e6:.0f} µs |")
+
+
+def _events(rows: int) -> pl.DataFrame:
+    """Like access-log events; one in seven without a size."""
+    n = pl.int_range(rows)
+    times = datetime(2026, 1, 1, tzinfo=UTC) + pl.duration(milliseconds=n * 37)
+    return pl.select(
+        times.cast(pl.Datetime("us", "UTC")).alias("timestamp"),
+        pl.format("10.0.{}.{}", n % 256, n % 200).alias("client.address"),
+        pl.lit("GET").alias("http.request.method"),
+        pl.format("/item/{}", n % 5000).alias("url.path"),
+        (200 + n % 5).alias("http.response.status_code"),
+        pl.when(n % 7 > 0).then(n * 37 % 10_000).alias("http.response.body.size"),
+        pl.lit("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_9_1) AppleWebKit/537.36 Chrome/32.0").alias(
+            "user_agent.original"
+        ),
+        pl.lit("/var/log/nginx/access.log").alias("source"),
+        (n * 200).alias("offset"),
+    )
+
+
+def _documents(table: pl.DataFrame) -> list[Document]:
+    """What one would write for these columns."""
+    documents = []
+    table = table.with_columns(pl.col("timestamp").dt.replace_time_zone(None))
+    for when, address, method, path, status, size, agent, source, offset in table.iter_rows():
+        response: Document = {"status_code": status}
+        if size is not None:
+            response["body"] = {"size": size}
+        documents.append(
+            {
+                "_id": f"{source}:{offset}",
+                "timestamp": when,
+                "client": {"address": address},
+                "http": {"request": {"method": method}, "response": response},
+                "url": {"path": path},
+                "user_agent": {"original": agent},
+                "source": source,
+                "offset": offset,
+            }
+        )
+    return documents
+
+
+def _url(server: MongoServer) -> str:
+    return f"mongodb://{server.address}/bench/events"
+
+
+def _store(server: MongoServer, table: pl.DataFrame) -> None:
+    store = MongoStore(Endpoint.parse(_url(server), SINKS))
+    store.connect(60)
+    for part in table.iter_slices(store.ROWS):
+        assert store.write(part) is None
+    store.close()
+
+
+def _sink(server: MongoServer, table: pl.DataFrame) -> None:
+    hint = BatchOf(arrow_schema(table))
+    with beam.Pipeline(DirectRunner(), options=PipelineOptions([], pickle_library="cloudpickle")) as pipeline:
+        rows = pipeline | beam.Create([table.height]) | beam.FlatMap(_batches).with_output_types(hint)
+        rows.element_type = hint
+        _ = rows | WriteTo(f"{_url(server)}?call_timeout=60")
+
+
+def _batches(rows: int) -> Iterator[pa.RecordBatch]:
+    return (to_batch(part) for part in _events(rows).iter_slices(_BATCH))
+
+
+def _bulks(table: pl.DataFrame) -> Iterator[list[Document]]:
+    for part in table.iter_slices(_BULK):
+        yield _documents(part)
+
+
+def _plain(events: Collection[Document], table: pl.DataFrame) -> None:
+    for documents in _bulks(table):
+        events.insert_many(documents, ordered=False)
+
+
+def _insert(events: Collection[Document], table: pl.DataFrame) -> None:
+    for documents in _bulks(table):
+        try:
+            events.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            there = [documents[each["index"]] for each in error.details["writeErrors"]]
+            events.bulk_write([pymongo.ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in there], ordered=False)
+
+
+def _replace(events: Collection[Document], table: pl.DataFrame) -> None:
+    for documents in _bulks(table):
+        events.bulk_write([pymongo.ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in documents], ordered=False)
+
+
+def _elements(server: MongoServer, table: pl.DataFrame) -> None:
+    options = PipelineOptions([], runner="DirectRunner", pickle_library="cloudpickle")
+    with beam.Pipeline(options=options) as pipeline:
+        documents = pipeline | beam.Create([table.height]) | beam.FlatMap(lambda rows: _documents(_events(rows)))
+        _ = documents | beam.io.WriteToMongoDB(f"mongodb://{server.address}", "bench", "events")
+
+
+def _timed(write: Callable[[], None], server: int) -> tuple[float, float, float]:
+    """Wall, and CPU of this process and of the server: seconds."""
+    wall, ours, theirs = time.perf_counter(), time.process_time(), _cpu(server)
+    write()
+    return time.perf_counter() - wall, time.process_time() - ours, _cpu(server) - theirs
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()
