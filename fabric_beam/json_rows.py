@@ -6,8 +6,7 @@ import polars as pl
 
 from fabric_beam.errors import SchemaError
 
-_ZONED = "%Y-%m-%dT%H:%M:%S%.6fZ"
-_LOCAL = "%Y-%m-%dT%H:%M:%S%.6f"
+_DIGITS = {"ms": 3, "us": 6, "ns": 9}
 
 
 def to_json(table: pl.DataFrame) -> pl.Series:
@@ -49,7 +48,7 @@ def _plain(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
         # Texts in another zone would say another time.
         zoned = column.dt.convert_time_zone("UTC") if dtype.time_zone else column
-        return zoned.dt.strftime(_ZONED if dtype.time_zone else _LOCAL)
+        return zoned.dt.strftime(_form(dtype, zone="Z"))
     if dtype == pl.Binary:
         return column.bin.encode("base64")
     if dtype == pl.Duration:
@@ -61,6 +60,10 @@ def _plain(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
             pl.struct(_plain(column.struct.field(f.name), pl.Series([], dtype=f.dtype).dtype) for f in dtype.fields)
         )
     return column
+
+
+def _form(dtype: pl.Datetime, zone: str) -> str:
+    return f"%Y-%m-%dT%H:%M:%S%.{_DIGITS[dtype.time_unit]}f{zone if dtype.time_zone else ''}"
 
 
 def _inner(dtype: pl.List) -> pl.DataType:
@@ -88,9 +91,7 @@ def from_json(texts: pl.Series, schema: pl.Schema) -> pl.DataFrame:
 
 def _typed(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
-        time = column.str.to_datetime(
-            _ZONED.replace("Z", "%#z") if dtype.time_zone else _LOCAL, time_unit=dtype.time_unit
-        )
+        time = column.str.to_datetime(_form(dtype, zone="%#z"), time_unit=dtype.time_unit)
         return time.dt.convert_time_zone(dtype.time_zone) if dtype.time_zone else time
     if dtype == pl.Binary:
         return column.str.decode("base64")

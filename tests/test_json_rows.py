@@ -24,6 +24,8 @@ _TYPES = [
     pl.Time,
     pl.Datetime("us"),
     pl.Datetime("us", "UTC"),
+    pl.Datetime("ns", "UTC"),
+    pl.Datetime("ms"),
     pl.Datetime("us", "Europe/Berlin"),
     pl.Duration("us"),
     pl.List(pl.Datetime("us")),

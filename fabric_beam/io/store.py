@@ -65,6 +65,14 @@ class Store(ABC):
             Exception: whatever the client raises when none, or an unknown number, of the rows were written.
         """
 
+    def abandon(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Give up rows that `write` failed on and that are not tried again: nothing of them is to be written later.
+
+        Returns:
+            Those of them that may not have been written.
+        """
+        return table
+
     @abstractmethod
     def transient(self, error: Exception) -> bool:
         """Whether an error may pass: the store is down, slow or full, not wrongly addressed or asked."""
@@ -79,8 +87,8 @@ def identities(table: pl.DataFrame, key: list[str]) -> pl.Series:
     Args:
         table: rows.
         key: the columns that tell rows apart. Without any, it is `source` and `offset`; for rows that do not have
-            these, such as aggregates, all columns but floating-point ones, whose last digits depend on the order of
-            work.
+            these, such as aggregates, or where one is null, all columns but floating-point ones, whose last digits
+            depend on the order of work.
 
     Returns:
         `a.log:1520`, or a hash of the columns.
@@ -91,8 +99,16 @@ def identities(table: pl.DataFrame, key: list[str]) -> pl.Series:
         >>> identities(pl.DataFrame({"minute": [1, 2], "rate": [0.1, 0.2]}), []).to_list()
         ['12891ccbc457348bd40a64c32f4ad6a2', '37cd332006429901414d7b8cdd3792d6']
     """
-    if not key and set(PROVENANCE) <= set(table.columns):
-        return table.select(pl.format("{}:{}", *PROVENANCE).alias("id"))["id"]
+    if key or not set(PROVENANCE) <= set(table.columns):
+        return _hashes(table, key)
+    ids = table.select(pl.format("{}:{}", *PROVENANCE).alias("id"))["id"]
+    if not ids.null_count():
+        return ids
+    # Rows that came from nowhere must not all be one.
+    return ids.scatter(ids.is_null().arg_true(), _hashes(table.filter(ids.is_null()), key))
+
+
+def _hashes(table: pl.DataFrame, key: list[str]) -> pl.Series:
     columns = key or [name for name, dtype in table.schema.items() if not dtype.is_float()] or table.columns
     texts = to_json(table.select(columns))
     return pl.Series("id", [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts], pl.String)

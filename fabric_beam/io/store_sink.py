@@ -302,7 +302,7 @@ class Bulks:
         except Exception as error:
             if not self._may_pass(error):
                 raise _output_error(self._endpoint, error) from error
-            refused = self._unavailable(bulk, error)
+            refused = self._unavailable(self._store.abandon(bulk), error)
         return Outcome(refused, retrying.statistics["attempt_number"], time.monotonic() - started)
 
     def _attempt(self, bulk: pl.DataFrame) -> pl.DataFrame | None:

@@ -13,6 +13,7 @@ import polars as pl
 from apache_beam.transforms.error_handling import ErrorHandler
 
 from fabric_beam import MapBatches, WriteTo
+from fabric_beam.endpoints import masked
 from fabric_beam.report import ReportTables, findings, render
 from fabric_beam.run import write_text
 from transforms.aggregate import Aggregate
@@ -122,10 +123,11 @@ class Report:
         rejected = tables.rejected
         if rejected.height:
             rejected = rejected.group_by("step", "rule", maintain_order=True).agg(pl.col("count").sum())
+        inputs = [masked(url) for url in self._options.input]
         account: dict[str, Any] = {
             **ledger.as_dict(),
             "seconds": seconds,
-            "inputs": self._options.input,
+            "inputs": inputs,
             "job": self._options.job,
         }
         page = render(
@@ -134,7 +136,7 @@ class Report:
             ),
             account,
             title="Logs",
-            subtitle=", ".join(self._options.input),
+            subtitle=", ".join(inputs),
         )
         write_text(self._options.report, page)
         return [*lines, f"report: {self._options.report}"]

@@ -14,13 +14,31 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{marker}: of Beam's own tests")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give an engine's tests to one process, so that each engine is started once."""
+#: What a test's id has in it → the group of tests that one process runs.
+_GROUPS = {
+    "stores": "kafka",
+    "kafka": "kafka",
+    "redis": "redis",
+    "mongodb": "mongodb",
+    "spark": "spark",
+    "flink": "flink",
+}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[Any]) -> Iterator[None]:
+    """Give an engine's or a server's tests to one process, so that each is started once."""
     for item in items:
-        for engine in ("spark", "flink"):
-            if "integration" in item.nodeid and engine in item.nodeid.lower():
-                item.add_marker(pytest.mark.xdist_group(engine))
+        for name, group in _GROUPS.items():
+            if "integration" in item.nodeid and name in item.nodeid.lower():
+                item.add_marker(pytest.mark.xdist_group(group))
+                break
+    yield
+    for item in items:
+        # xdist 3.8 notes the group where pytest 9.2 does not look for a test's id any more.
+        named = item.__dict__.get("_nodeid", item.nodeid)
+        if named != item.nodeid:
+            item._id = type(item.id).parse(named)
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +71,33 @@ def flink_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     cluster.start()
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Any]:
+    """A Kafka broker, which tests may kill, freeze and restart but leave running."""
+    from fabric_beam.testing.servers.kafka import KafkaServer
+
+    with KafkaServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Any]:
+    """A Redis-compatible server, which tests may kill, freeze and restart but leave running."""
+    pytest.importorskip("redis")
+    from fabric_beam.testing.servers.redis import RedisServer
+
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongodb() -> Iterator[Any]:
+    """A server that speaks MongoDB's protocol."""
+    pytest.importorskip("pymongo")
+    pytest.importorskip("secantus")
+    from fabric_beam.testing.servers.mongodb import MongoServer
+
+    with MongoServer() as server:
+        yield server

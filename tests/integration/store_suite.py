@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -47,20 +48,21 @@ def events(rows: int) -> pl.DataFrame:
 
 def write(table: pl.DataFrame, *urls: str, runner: Any = None, before: beam.DoFn | None = None) -> dict[str, int]:
     """Write a table in batches to every URL, with dead letters; returns the counters of Beam's result by name."""
-    batches = [to_batch(part) for part in table.iter_slices(BATCH)]
     hint = BatchOf(arrow_schema(table))
     p = beam.Pipeline(runner=runner or DirectRunner(), options=PipelineOptions([], pickle_library="cloudpickle"))
-    with ErrorHandler(WriteTo(urls[0])) as letters:
-        rows = p | beam.Create(batches).with_output_types(hint) | beam.Reshuffle()
-        if before is not None:
-            rows |= "Before" >> beam.ParDo(before).with_output_types(hint)
-        rows.element_type = hint
-        for url in urls[1:]:
-            sink = WriteTo(url)
-            _ = rows | sink.with_error_handler(letters)
-            sink.sink.prepare()
-    result = p.run()
-    result.wait_until_finish()
+    with tempfile.NamedTemporaryFile(suffix=".arrow") as file:
+        table.write_ipc(file.name)
+        with ErrorHandler(WriteTo(urls[0])) as letters:
+            rows = p | beam.Create([file.name]) | beam.ParDo(Batches()).with_output_types(hint) | beam.Reshuffle()
+            if before is not None:
+                rows |= "Before" >> beam.ParDo(before).with_output_types(hint)
+            rows.element_type = hint
+            for url in urls[1:]:
+                sink = WriteTo(url)
+                _ = rows | sink.with_error_handler(letters)
+                sink.sink.prepare()
+        result = p.run()
+        result.wait_until_finish()
     counters: dict[str, int] = {}
     for counter in result.metrics().query()["counters"]:
         counters[counter.key.metric.name] = counters.get(counter.key.metric.name, 0) + counter.committed
@@ -72,6 +74,14 @@ def dead_letters(folder: Path) -> pl.DataFrame:
     return pl.concat(
         [pl.read_ndjson(path) for path in folder.rglob("*.jsonl") if path.stat().st_size] or [pl.DataFrame()]
     )
+
+
+class Batches(beam.DoFn):
+    """The batches of a table in a file: as elements of a pipeline they would be compressed with it."""
+
+    def process(self, path: str) -> Iterator[pa.RecordBatch]:
+        for part in pl.read_ipc(path).iter_slices(BATCH):
+            yield to_batch(part)
 
 
 class DiesOnce(beam.DoFn):

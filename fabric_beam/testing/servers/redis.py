@@ -46,6 +46,9 @@ class RedisServer(ServerProcess):
             "dir": str(self.folder),
             "save": "",
             "appendonly": "yes",
+            # What was acknowledged has been given to the system then, and outlives the process; with the default,
+            # `everysec`, it may not yet be while the disk is slow.
+            "appendfsync": "no",
             **self._settings,
         }
         return [str(program()), *(text for name, value in settings.items() for text in (f"--{name}", value))]
