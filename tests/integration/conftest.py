@@ -15,14 +15,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 #: What a test's id has in it → the group of tests that one process runs.
-_GROUPS = {
-    "stores": "kafka",
-    "kafka": "kafka",
-    "redis": "redis",
-    "mongodb": "mongodb",
-    "spark": "spark",
-    "flink": "flink",
-}
+_GROUPS = {"stores": "kafka", **{name: name for name in ("kafka", "redis", "mongodb", "spark", "flink")}}
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
