@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--beam-rows", type=int, default=5_000)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    with MongoServer() as server, pymongo.MongoClient(f"mongodb://{server.address}") as client:
+    with MongoServer(durable=False) as server, pymongo.MongoClient(f"mongodb://{server.address}") as client:
         events: Collection[Document] = client.bench.events
         ways: dict[str, tuple[int, bool, Callable[[pl.DataFrame], None]]] = {
             "Fabric Beam's store": (options.rows, True, lambda table: _store(server, table)),

@@ -78,10 +78,10 @@ class MongoStore(Store):
         there = next(iter(found), None)
         if there is None:
             self._documents.database.create_collection(self._target.collection, check_exists=False)
-        elif there.get("type", "collection") != "collection":
+        elif there.get("type") == "view" or "timeseries" in there.get("options", {}):
             raise self._error(
-                f"is a {there['type']}, whose documents cannot be replaced: repeated writes would add rows twice. "
-                "Name another collection"
+                "is a view or a time series, whose documents cannot be replaced: a repeated write would add its rows "
+                "twice. Name another collection"
             )
         if self._ttl:
             self._ensure_ttl(schema)

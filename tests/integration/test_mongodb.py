@@ -253,11 +253,13 @@ def test_ttl_makes_and_changes_the_index(place: str) -> None:
         store(f"{place}?ttl=60").ensure(pl.Schema({"a": pl.Int64()}))
 
 
-def test_views_are_not_written_to(place: str, client: Any) -> None:
-    """Its documents cannot be replaced: that is said before the run."""
-    database = client[place.split("/")[3]]
-    database.create_collection("rows", viewOn="others", pipeline=[])
-    with pytest.raises(OutputError, match="is a view, whose documents cannot be replaced"):
+@pytest.mark.parametrize(
+    "options", [{"viewOn": "others", "pipeline": []}, {"timeseries": {"timeField": "timestamp"}}], ids=["view", "times"]
+)
+def test_views_and_time_series_are_not_written_to(place: str, client: Any, options: dict[str, Any]) -> None:
+    """Documents in these cannot be replaced: that is said before the run."""
+    client[place.split("/")[3]].create_collection("rows", **options)
+    with pytest.raises(OutputError, match="documents cannot be replaced"):
         store(place).ensure(events(1).schema)
 
 

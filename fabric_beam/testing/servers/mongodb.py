@@ -16,6 +16,7 @@ class MongoServer(ServerProcess):
     Args:
         port: to listen on; 0 is a free one.
         options: of its command line, besides those that place it and keep it small.
+        durable: whether what it acknowledged outlives `kill`; it is slower then.
 
     Raises:
         FabricBeamError: on `start`, if it is not installed.
@@ -30,8 +31,9 @@ class MongoServer(ServerProcess):
 
     name = "MongoDB"
 
-    def __init__(self, port: int = 0, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, port: int = 0, options: tuple[str, ...] = (), durable: bool = True) -> None:
         super().__init__(port)
+        self._durable = durable
         self._options = options
 
     def command(self) -> list[str]:
@@ -39,7 +41,8 @@ class MongoServer(ServerProcess):
         if not program.exists():
             raise FabricBeamError(f"There is no {program}: pip install secantusdb==0.7.0b3")
         place = ["--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self.folder / "data")]
-        return [str(program), *place, "--cache-size", "256M", "--log-level", "WARNING", *self._options]
+        settings = ["--cache-size", "256M", "--log-level", "WARNING", *(["--sync-on-commit"] if self._durable else [])]
+        return [str(program), *place, *settings, *self._options]
 
     def is_ready(self) -> bool:
         try:
