@@ -105,3 +105,11 @@ def test_both_registrations_live_side_by_side() -> None:
     assert coder.encode(b"ab") == b"\x02ab"
     create, _ = bundle_processor.BeamTransformFactory._known_urns["beam:transform:pardo:v1"]
     assert len(inspect.signature(create).parameters) == 5
+
+
+def test_workers_are_started_by_a_shell() -> None:
+    """A worker's grandparent is the TaskManager, and its program is `beam_boot`."""
+    import pyflink
+
+    script = (Path(pyflink.__file__).parent / "bin" / "pyflink-udf-runner.sh").read_text()
+    assert "-m pyflink.fn_execution.beam.beam_boot $@ 2>&1 | tee" in script

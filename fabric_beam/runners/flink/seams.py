@@ -9,8 +9,11 @@ import builtins
 import contextlib
 import logging
 import os
+import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 #: Java classes of Flink, by name, that are not part of its public interface.
@@ -58,6 +61,30 @@ def share_registries() -> None:
             stream.PeriodicThread = _Never
         registry[par_do_urn] = (par_do, beam_runner_api_pb2.ParDoPayload)
         coders.Coder._known_urns[prefix_urn] = (None, length_prefix)
+
+
+def end_with_task_manager() -> None:
+    """End this worker soon after the TaskManager that started it, which kill -9 may have ended.
+
+    Its connections do not always notice. PyFlink starts workers by a shell, whose parent the TaskManager is.
+    """
+    if sys.argv[0].endswith("beam_boot.py"):
+        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(shell: int) -> None:
+    task_manager = _parent(shell)
+    while _parent(shell) == task_manager:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _parent(process: int) -> str | None:
+    """The id of a process's parent; None without such a process, or where the system does not tell."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
+    except OSError:
+        return None
 
 
 class _Never:

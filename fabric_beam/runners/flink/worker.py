@@ -19,13 +19,14 @@ from pyflink.datastream import OutputTag, ProcessFunction, RuntimeContext
 from fabric_beam.runners.elements import IMPULSE, Coders, Groups, side_input_values
 from fabric_beam.runners.failures import pack
 from fabric_beam.runners.flink.edges import END, Edge, Message, Spool, Writer
-from fabric_beam.runners.flink.seams import restore_print, share_registries
+from fabric_beam.runners.flink.seams import end_with_task_manager, restore_print, share_registries
 from fabric_beam.runners.metrics import merge
 from fabric_beam.runners.plan import Grouping, Stage
 from fabric_beam.runners.stage import SideInputs, StageExecutor
 
 share_registries()
 restore_print()
+end_with_task_manager()
 
 _WAITING = 16
 
