@@ -158,6 +158,20 @@ class Sink(beam.PTransform):
         return self
 
 
+def boolean(text: str) -> bool:
+    """What an option that is `true` or `false` says, for `Endpoint.option`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+boolean.__name__ = "true or false"
+
+
 def masked(url: str) -> str:
     """A URL without its password and the secrets in its options, for messages.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import polars as pl
 
 from fabric_beam.batches import EVENT_TIME
-from fabric_beam.endpoints import Endpoint
+from fabric_beam.endpoints import Endpoint, boolean
 from fabric_beam.errors import MissingExtraError, OutputError, nearest
 from fabric_beam.io.documents import builder, clash, leaves
 from fabric_beam.io.mongodb_target import CLIENT_OPTIONS, Target
@@ -51,7 +51,7 @@ class MongoStore(Store):
         self._endpoint = endpoint
         self._key = [name for name in endpoint.option("key", str, "").split(",") if name]
         self._ttl = endpoint.option("ttl", _seconds, 0)
-        self._nested = endpoint.option("nested", _boolean, True)
+        self._nested = endpoint.option("nested", boolean, True)
         self._target = Target.parse(endpoint)
         self._client: MongoClient[dict[str, Any]] | None = None
         self._max_size = 0
@@ -300,11 +300,4 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
-def _boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(text)
-    return text == "true"
-
-
 _seconds.__name__ = f"a number of seconds from 1 to {_LONGEST_TTL}"
-_boolean.__name__ = "true or false"

@@ -21,7 +21,7 @@ from circuitbreaker import CircuitBreaker
 
 from fabric_beam import dead_letters, ledger
 from fabric_beam.batches import BatchOf, arrow_schema, from_batch, to_batch
-from fabric_beam.endpoints import Endpoint, Sink, step
+from fabric_beam.endpoints import Endpoint, Sink, boolean, step
 from fabric_beam.errors import FabricBeamError, OutputError, RejectedRowsError
 from fabric_beam.io.store import Store
 from fabric_beam.kernel import reject
@@ -64,7 +64,7 @@ class _Limits(NamedTuple):
             endpoint.option("timeout", _positive(float), 120.0),
             endpoint.option("call_timeout", _positive(float), 15.0),
             endpoint.option("concurrency", _positive(int), store.CONCURRENCY),
-            endpoint.option("required", _boolean, True),
+            endpoint.option("required", boolean, True),
         )
 
 
@@ -77,15 +77,6 @@ def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
     positive.__name__ = f"a positive {kind.__name__}"
     return positive
-
-
-def _boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(text)
-    return text == "true"
-
-
-_boolean.__name__ = "true or false"
 
 
 class StoreSink(Sink):

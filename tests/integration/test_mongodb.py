@@ -64,7 +64,7 @@ class TestMongoDB(StoreSuite):
         refused = pl.int_range(pl.len()) % 100 == 0
         return table.with_columns(body=pl.when(refused).then(pl.lit("refused")).otherwise("body"))
 
-    def wrong_credentials(self) -> str | None:
+    def wrong_credentials(self) -> str:
         return f"mongodb://ann:hunter2@{self.server.address}/suite/events?authSource=admin"
 
     def elsewhere(self, port: int) -> str:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -21,7 +22,7 @@ _STOP_SECONDS = 10.0
 _WATCH = 'cat >/dev/null; kill -KILL -"$0"; rm -rf "$1"'
 
 
-class ServerProcess:
+class ServerProcess(ABC):
     """A server: one process (and its children), a free port of the loopback interface, a temporary folder; a context
     manager.
 
@@ -62,9 +63,9 @@ class ServerProcess:
             raise FabricBeamError(f"{self.name} on port {self.port} does not run: start it first.")
         return self._process.pid
 
+    @abstractmethod
     def command(self) -> list[str]:
         """The command that runs it in the foreground; called at every start, with `folder` there."""
-        raise NotImplementedError
 
     def is_ready(self) -> bool:
         """Whether it answers: that its port is open, unless a subclass knows better."""
