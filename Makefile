@@ -73,8 +73,8 @@ lock: $(VENV)/.uv  ## Resolve the locks again
 		requirements/test.in -o requirements/main.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes setup.py --extra sklearn \
 		-c requirements/main.lock -o requirements/run.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade setup.py --extra kafka \
-		--extra mongodb --extra redis --extra sklearn --extra spark requirements/test.in requirements/newest.in -o requirements/newest.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade setup.py --extra cassandra \
+		--extra kafka --extra mongodb --extra pinot --extra redis --extra sklearn --extra spark requirements/test.in requirements/newest.in -o requirements/newest.lock
 
 clean:  ## Remove what runs and tests leave behind; the environments stay
 	rm -rf out demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,10 +5,12 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
+    "cassandra": ["cassandra-driver>=3.29,<4"],
     "flink": ["apache-flink==2.3.0; python_version < '3.13'"],
     "spark": ["pyspark>=4.1,<5"],
     "kafka": ["confluent-kafka>=2.6,<3"],
     "mongodb": ["pymongo>=4.9,<5"],
+    "pinot": ["confluent-kafka>=2.6,<3"],
     "redis": ["redis>=5,<8"],
     "sklearn": ["scikit-learn>=1.5"],
 }
@@ -25,6 +27,7 @@ setup(
     package_data={"": ["py.typed", "*.html", "*.xml", "*.yaml", "*.css", "*.js"]},
     install_requires=[
         "apache-beam[gcp]>=2.61,<3",
+        "cachetools>=5",
         "circuitbreaker>=2",
         "jinja2>=3",
         "numba>=0.61",
@@ -32,6 +35,7 @@ setup(
         "polars>=2",
         "pyarrow>=16.1,<26",
         "pyyaml>=6",
+        "requests>=2.31",
         "rich>=13",
         "tenacity>=8.2",
         "zstandard>=0.22",

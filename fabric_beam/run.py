@@ -51,7 +51,7 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
-        _say("interrupted: nothing was put in place.")
+        _say("interrupted: the output is not complete. The same command again replaces what there is.")
         # Worker threads would go on reading to the end; what they write is already gone.
         sys.stderr.flush()
         os._exit(130)

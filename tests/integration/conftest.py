@@ -15,7 +15,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 #: What a test's id has in it → the group of tests that one process runs.
-_GROUPS = {"stores": "kafka", **{name: name for name in ("kafka", "redis", "mongodb", "spark", "flink")}}
+_GROUPS = {
+    "stores": "kafka",
+    **{name: name for name in ("pinot", "kafka", "redis", "mongodb", "cassandra", "spark", "flink")},
+}
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -93,4 +96,23 @@ def mongodb() -> Iterator[Any]:
     from fabric_beam.testing.servers.mongodb import MongoServer
 
     with MongoServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cassandra() -> Iterator[Any]:
+    """A Cassandra node, which tests may kill, freeze and restart but leave running."""
+    pytest.importorskip("cassandra")
+    from fabric_beam.testing.servers.cassandra import CassandraServer
+
+    with CassandraServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pinot() -> Iterator[Any]:
+    """Pinot in one process, which tests may kill, freeze and restart but leave running."""
+    from fabric_beam.testing.servers.pinot import PinotServer
+
+    with PinotServer() as server:
         yield server

@@ -229,6 +229,10 @@ def test_the_logs_pipeline_gives_the_rows_that_directrunner_gives(tmp_path: Path
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     """An interrupt leaves no process, no temporary files, and exit code 130."""
     source = _demo(tmp_path / "demo", 300_000)
+    # The same lines again and again, so that there is still work to do when it is seen that it has begun.
+    for path in list(source.iterdir()):
+        for n in range(19):
+            (source / f"{n}-{path.name}").hardlink_to(path)
     process = _command(f"--input={source}", "--format=combined", f"--sink=*=parquet:{tmp_path / 'out'}")
     events = tmp_path / "out" / "events"
     until = time.monotonic() + 100

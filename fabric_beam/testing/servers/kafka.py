@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from fabric_beam.errors import FabricBeamError, MissingExtraError
 from fabric_beam.runners.java import find_java
+from fabric_beam.testing.servers.maven import jars
 from fabric_beam.testing.servers.process import ServerProcess, free_port
 
 VERSION = "4.1.2"
 #: 22 characters that are 16 bytes in base64url: one cluster is like another.
 _CLUSTER_ID = "ZmFicmljLWJlYW0ta2Fma2"
-_DOWNLOAD_SECONDS = 600
 _SMALL = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 _LOG4J = """\
 appender.console.type=Console
@@ -58,7 +55,8 @@ class KafkaServer(ServerProcess):
         log4j = self.folder / "log4j2.properties"
         settings.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()), encoding="utf-8")
         log4j.write_text(_LOG4J, encoding="utf-8")
-        java = [str(find_java("Kafka")), *_SMALL, "-cp", f"{jars()}/*", f"-Dlog4j2.configurationFile={log4j}"]
+        java = [str(find_java("Kafka")), *_SMALL, "-cp", f"{jars(self.name, VERSION)}/*"]
+        java.append(f"-Dlog4j2.configurationFile={log4j}")
         if not (self.folder / "data" / "meta.properties").exists():
             self._format([*java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(settings)])
         return [*java, "-Xms256m", "-Xmx256m", "-XX:+ExitOnOutOfMemoryError", "kafka.Kafka", str(settings)]
@@ -111,41 +109,3 @@ class KafkaServer(ServerProcess):
         result = subprocess.run(command, capture_output=True, text=True, timeout=self.ready_seconds, check=False)
         if result.returncode:
             raise FabricBeamError(f"Kafka's storage could not be formatted: {result.stdout}{result.stderr}")
-
-
-def jars() -> Path:
-    """The folder of Kafka's jars: fetched by Maven into the user's cache where they are not there.
-
-    Raises:
-        FabricBeamError: Maven is missing, or cannot fetch them.
-    """
-    folder = Path.home() / ".cache" / "fabric-beam" / f"kafka-{VERSION}"
-    if folder.exists():
-        return folder
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise FabricBeamError(
-            "Kafka's jars are fetched by Maven, and there is no mvn on the PATH. Install it (apt install maven, brew "
-            f"install maven), or put the jars of Kafka {VERSION} into {folder}."
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as fetched:
-        jars = Path(fetched) / "jars"
-        command = [maven, "--quiet", "--batch-mode", "--file", str(Path(__file__).with_name("kafka.xml"))]
-        command += ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
-        try:
-            result = subprocess.run(
-                command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False, cwd=fetched
-            )
-        except subprocess.TimeoutExpired as error:
-            raise FabricBeamError(f"Maven did not fetch Kafka's jars within {_DOWNLOAD_SECONDS} s.") from error
-        if result.returncode:
-            said = (result.stdout + result.stderr)[-2000:]
-            raise FabricBeamError(f"Maven could not fetch Kafka's jars. Is its repository reached? It says: {said}")
-        try:
-            # All of them or none; another process may have been faster.
-            jars.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-    return folder
