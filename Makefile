@@ -47,12 +47,10 @@ lint: $(VENV)/.test  ## Check style and types
 soak: $(VENV)/.test  ## Look for new counter-examples of every property, and kill workers again and again; takes hours
 	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3600 -m "not real_data" -k "not logs" \
 		--ignore tests/integration
-	mkdir -p out && rm -f out/kills.jsonl
-	FABRIC_BEAM_KILLS=10 FABRIC_BEAM_SOAK=$(CURDIR)/out/kills.jsonl \
-		$(BIN)/python -m pytest -n 2 --dist loadgroup tests/integration/test_killed.py
-	$(BIN)/python -m tests.integration.soak out/kills.jsonl
-	for n in 1 2 3 4 5 6 7 8 9 10; do $(BIN)/python -m pytest tests/integration -k killed \
-		--ignore tests/integration/test_killed.py || exit 1; done
+	mkdir -p out && rm -f out/soak.jsonl
+	FABRIC_BEAM_SOAK=$(CURDIR)/out/soak.jsonl $(BIN)/python -m pytest -n 2 --dist loadgroup --count 10 \
+		tests/integration -k "killed or frozen"
+	$(BIN)/python -m tests.integration.soak out/soak.jsonl
 
 clusters: $(VENV)/.test  ## Start a Spark and a Flink cluster on this machine, to try things; `make clusters-stop` ends them
 	$(BIN)/python -m fabric_beam.testing.clusters.spark start

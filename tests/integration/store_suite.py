@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import tempfile
 import threading
@@ -26,6 +27,7 @@ from fabric_beam.errors import OutputError
 from fabric_beam.runners.direct import DirectRunner
 from fabric_beam.runners.spark import SparkRunner
 from fabric_beam.testing.servers.process import ServerProcess, free_port
+from tests.integration.soak import record
 
 #: Seconds that a server stands still: longer than a call may take.
 FROZEN = 30 if "FABRIC_BEAM_SOAK" in os.environ else 6
@@ -161,21 +163,15 @@ class StoreSuite(ABC):
 
     def test_killed_and_restarted_in_mid_run(self, tmp_path: Path) -> None:
         """The run waits for the server to come back, and no row is lost, refused or twice."""
-        fault = self._when_some_rows_are_there([self.server.kill, lambda: time.sleep(2), self.server.restart])
-        write(events(ROWS), f"jsonl:{tmp_path}", self.url(rows=100, call_timeout=5), before=Slowly())
-        fault.join()
-        assert self.moment < ROWS, "it was over before anything was killed"
-        assert dead_letters(tmp_path).height == 0
-        assert self.stored().equals(events(ROWS))
+        self._befalls(
+            "killed, back after 2 s", [self.server.kill, lambda: time.sleep(2), self.server.restart], 5, tmp_path
+        )
 
     def test_frozen_in_mid_run(self, tmp_path: Path) -> None:
         """A server that stands still is waited for."""
-        fault = self._when_some_rows_are_there([self.server.freeze, lambda: time.sleep(FROZEN), self.server.thaw])
-        write(events(ROWS), f"jsonl:{tmp_path}", self.url(rows=100, call_timeout=2), before=Slowly())
-        fault.join()
-        assert self.moment < ROWS, "it was over before anything stood still"
-        assert dead_letters(tmp_path).height == 0
-        assert self.stored().equals(events(ROWS))
+        self._befalls(
+            f"frozen for {FROZEN} s", [self.server.freeze, lambda: time.sleep(FROZEN), self.server.thaw], 2, tmp_path
+        )
 
     def test_refused_rows_become_dead_letters(self, tmp_path: Path) -> None:
         """One row in a hundred is refused: it alone is a dead letter, with the row and the store's reason."""
@@ -214,32 +210,46 @@ class StoreSuite(ABC):
     def test_a_worker_killed_on_spark(self, tmp_path: Path, spark: Any) -> None:
         """After the retry the store holds each row once."""
         mark = tmp_path / "died"
-        before = DiesOnce(str(mark), after=5)
+        after = random.randint(1, 10)
+        before = DiesOnce(str(mark), after)
         write(events(ROWS), f"jsonl:{tmp_path / 'dead'}", self.url(rows=100), runner=SparkRunner(), before=before)
         assert mark.exists()
-        assert self.stored().equals(events(ROWS))
+        same = self.stored().equals(events(ROWS))
+        self._record("worker killed", after * BATCH, same)
+        assert same, f"a worker was killed after {after} batches"
 
     @staticmethod
     def _and(url: str) -> str:
         return url + ("&" if "?" in url else "?")
 
-    def _when_some_rows_are_there(self, steps: Sequence[Callable[[], Any]]) -> threading.Thread:
-        self.moment = ROWS
-
-        def wait() -> None:
-            until = time.monotonic() + 60
-            while time.monotonic() < until:
-                count = self.count()
-                if count >= ROWS // 10:
-                    self.moment = count
-                    for step in steps:
-                        step()
-                    return
-                time.sleep(0.01)
-
-        thread = threading.Thread(target=wait)
+    def _befalls(self, fault: str, steps: Sequence[Callable[[], Any]], call_timeout: int, folder: Path) -> None:
+        """Something befalls the server at a random moment of a run, which must write every row once all the same."""
+        moment = random.uniform(0.02, 0.6) * ROWS
+        thread = threading.Thread(target=self._when_rows_are_there, args=(moment, steps))
         thread.start()
-        return thread
+        write(events(ROWS), f"jsonl:{folder}", self.url(rows=100, call_timeout=call_timeout), before=Slowly())
+        thread.join()
+        refused = dead_letters(folder).height
+        same = self.stored().equals(events(ROWS))
+        self._record(fault, self.there, same and not refused)
+        about = f"{fault} with {self.there} of {ROWS} rows there"
+        assert self.there < ROWS, f"it was over before anything befell the server: {about}"
+        assert refused == 0, about
+        assert same, about
+
+    def _when_rows_are_there(self, moment: float, steps: Sequence[Callable[[], Any]]) -> None:
+        self.there = ROWS
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            if (count := self.count()) >= moment:
+                self.there = count
+                for step in steps:
+                    step()
+                return
+            time.sleep(0.01)
+
+    def _record(self, fault: str, there: int, same: bool) -> None:
+        record(store=self.server.name, fault=fault, rows=ROWS, there=there, same=same)
 
 
 class Slowly(beam.DoFn):

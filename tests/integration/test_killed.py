@@ -1,6 +1,6 @@
 """kill -9 of what does the work, at a random moment: the rows of a run in peace, none twice, and the ledger balances.
 
-`make soak` does each `FABRIC_BEAM_KILLS` times; the account in the file `FABRIC_BEAM_SOAK` is made a page (`soak`).
+`make soak` does each ten times and makes the account a page (`soak`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from polars.testing import assert_frame_equal
 from fabric_beam.testing.clusters.flink import FlinkCluster
 from fabric_beam.testing.clusters.spark import SparkCluster
 from tests.integration.logs_command import DATASETS, ROOT, generate, run, start, tables
+from tests.integration.soak import record
 
 pytestmark = pytest.mark.timeout(1800)
-_KILLS = int(os.environ.get("FABRIC_BEAM_KILLS", "1"))
 _TRIES = 3
 _SECONDS = 400.0
 _LEFT_SECONDS = 40.0
@@ -206,13 +206,6 @@ def _difference(out: Path, expected: dict[str, pl.DataFrame]) -> str:
     return ""
 
 
-def _record(**account: Any) -> None:
-    """Add a line to the account of `make soak`."""
-    if file := os.environ.get("FABRIC_BEAM_SOAK"):
-        with Path(file).open("a", encoding="utf-8") as lines:
-            lines.write(f"{json.dumps(account)}\n")
-
-
 @contextlib.contextmanager
 def _running(engine: Engine, source: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     (folder / "log").mkdir(parents=True)
@@ -249,12 +242,10 @@ def in_peace(engine: Engine, source: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("what", ["host", "worker"])
-@pytest.mark.parametrize("repetition", range(_KILLS))
 @pytest.mark.parametrize("engine", ["spark", "flink"], indirect=True, scope="module")
 def test_a_killed_process_costs_no_row(
     engine: Engine,
     what: str,
-    repetition: int,
     source: Path,
     expected: dict[str, pl.DataFrame],
     in_peace: float,
@@ -281,7 +272,7 @@ def test_a_killed_process_costs_no_row(
         if killed:
             ledger = folder / "out" / "ledger.json"
             account = json.loads(ledger.read_text()) if ledger.exists() else {"read": 0, "balanced": False}
-            _record(
+            record(
                 engine=engine.name,
                 killed=what,
                 seconds=round(seconds, 2),
