@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        inputs = {n: _input(Path(folder), n) for n in {10, options.lines, _ELEMENTWISE_LINES}}
+        inputs = {n: generate(Path(folder), n) for n in {10, options.lines, _ELEMENTWISE_LINES}}
         runs: dict[str, list[tuple[Usage, Usage]]] = {way: [] for way in options.ways}
         for _ in range(options.runs):
             for way in options.ways:
@@ -71,7 +71,7 @@ def _median(runs: dict[str, list[tuple[Usage, Usage]]], way: str, total: int) ->
     )
 
 
-def _input(folder: Path, lines: int) -> Path:
+def generate(folder: Path, lines: int) -> Path:
     """One file of simulated access-log lines, a host's day after the other."""
     made = folder / f"demo-{lines}"
     # In a process of its own: what this one holds in memory would count as its children's.

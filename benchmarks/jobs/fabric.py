@@ -1,4 +1,4 @@
-"""The job on Fabric Beam, DirectRunner."""
+"""The job on Fabric Beam, on DirectRunner unless `--runner` and its options follow."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from apache_beam.transforms.error_handling import ErrorHandler
 
 from fabric_beam import MapBatches, Read, WriteTo
 from fabric_beam.ledger import Ledger
-from fabric_beam.runners.direct import DirectRunner
+from fabric_beam.runners import runner, start
 from transforms import Aggregate, Parse
 
 
-def main(source: str, out: str) -> None:
-    p = beam.Pipeline(DirectRunner(), options=PipelineOptions([], pickle_library="cloudpickle"))
+def main(source: str, out: str, name: str = "--runner=DirectRunner", *arguments: str) -> None:
+    name = name.removeprefix("--runner=")
+    start(name, arguments)
+    options = PipelineOptions(list(arguments), pickle_library="cloudpickle")
+    p = beam.Pipeline(runner(name, arguments), options=options)
     with ErrorHandler(WriteTo(f"jsonl:{out}/dead_letters")) as dead_letters:
         events = p | Read(source) | Parse("combined").with_error_handler(dead_letters)
         counts = events | Aggregate(

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import polars as pl
-import pyarrow as pa
 import pytest
 from apache_beam.io.restriction_trackers import OffsetRange
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, TopicPartition
 
 from fabric_beam import Read
 from fabric_beam.batches import from_batch
@@ -25,50 +20,14 @@ from fabric_beam.endpoints import SOURCES, Endpoint
 from fabric_beam.errors import InputError
 from fabric_beam.io.kafka.columns import SCHEMA
 from fabric_beam.io.kafka.source import _PartitionTracker, _ReadPartition, _work
-from fabric_beam.progress import PROGRESS
 from fabric_beam.runners.prism import binary_path
 from fabric_beam.testing import check_source
 from fabric_beam.testing.batches import read_all
 from fabric_beam.testing.servers.kafka import KafkaServer
+from tests.integration.kafka_topic import NOON, Topic, delivered
 from tests.integration.logs_command import generate, run, tables
 
 pytestmark = pytest.mark.timeout(180)
-
-NOON = 1_767_225_600_000  # 2026-01-01T00:00:00Z
-
-
-class Topic:
-    """A new topic, and what is written to it."""
-
-    def __init__(self, kafka: KafkaServer, partitions: int = 1, **config: str) -> None:
-        self.servers = kafka.address
-        self.name = f"logs-{uuid.uuid4().hex[:12]}"
-        self.admin = AdminClient({"bootstrap.servers": self.servers})
-        created = self.admin.create_topics([NewTopic(self.name, partitions, 1, config=config)])
-        created[self.name].result(20)
-
-    @property
-    def url(self) -> str:
-        return f"kafka://{self.servers}/{self.name}"
-
-    def write(self, bodies: Sequence[bytes | str | None], partition: int = 0, **options: Any) -> None:
-        producer = self.producer()
-        for number, body in enumerate(bodies):
-            producer.produce(
-                self.name, body, partition=partition, timestamp=NOON + number, **options, on_delivery=_delivered
-            )
-            if number % 1000 == 0:
-                producer.poll(0)
-        assert producer.flush(30) == 0
-
-    def producer(self, **settings: Any) -> Producer:
-        return Producer(
-            {"bootstrap.servers": self.servers, "linger.ms": 5, "queue.buffering.max.messages": 2_000_000, **settings}
-        )
-
-
-def _delivered(error: Any, message: Any) -> None:
-    assert error is None
 
 
 def bodies(url: str) -> list[str]:
@@ -78,7 +37,7 @@ def bodies(url: str) -> list[str]:
 
 def test_rows_are_the_messages_of_every_partition(kafka: KafkaServer) -> None:
     """Keys, values, headers and times as they were produced, once each, however they are batched."""
-    topic = Topic(kafka, partitions=3)
+    topic = Topic(kafka).create(3)
     messages: list[tuple[Any, ...]] = [
         (0, b"k1", b"first", []),
         (0, None, b"", [("a", b"1"), ("b", None), ("a", b"")]),
@@ -92,7 +51,7 @@ def test_rows_are_the_messages_of_every_partition(kafka: KafkaServer) -> None:
     producer = topic.producer()
     for number, (partition, key, value, headers) in enumerate(messages):
         producer.produce(
-            topic.name, value, key, partition, headers=headers, timestamp=NOON + number, on_delivery=_delivered
+            topic.name, value, key, partition, headers=headers, timestamp=NOON + number, on_delivery=delivered
         )
     assert producer.flush(30) == 0
 
@@ -114,28 +73,28 @@ def test_rows_are_the_messages_of_every_partition(kafka: KafkaServer) -> None:
             }
         )
     expected = pl.DataFrame(rows, schema=SCHEMA)
-    found = read_all(Read(topic.url))
+    found = read_all(Read(topic.url()))
     assert found.schema == SCHEMA
     assert found.sort("source", "offset").equals(expected)
-    check_source(f"{topic.url}?max_rows=2", expected.drop("headers"))
+    check_source(f"{topic.url()}max_rows=2", expected.drop("headers"))
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 def test_compressed_messages_are_read(kafka: KafkaServer, codec: str) -> None:
     """Whatever the producer compressed them with."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     lines = [f"a line that is like the others {n}" for n in range(5000)]
     producer = topic.producer(**{"compression.type": codec})
     for line in lines:
         producer.produce(topic.name, line)
     assert producer.flush(30) == 0
-    assert bodies(topic.url) == lines
+    assert bodies(topic.url()) == lines
 
 
 def test_an_empty_topic_has_no_rows(kafka: KafkaServer) -> None:
     """And the source's schema all the same."""
-    topic = Topic(kafka, partitions=2)
-    check_source(topic.url, pl.DataFrame(schema=SCHEMA).drop("headers"))
+    topic = Topic(kafka).create(2)
+    check_source(topic.url(), pl.DataFrame(schema=SCHEMA).drop("headers"))
 
 
 @pytest.mark.parametrize(
@@ -155,29 +114,29 @@ def test_an_empty_topic_has_no_rows(kafka: KafkaServer) -> None:
 )
 def test_offsets_and_times_bound_a_read(kafka: KafkaServer, options: str, expected: range) -> None:
     """From the first message at or after `start` to the last before `stop`."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     topic.write([str(n) for n in range(10)])
-    assert bodies(f"{topic.url}?{options}") == [str(n) for n in expected]
+    assert bodies(f"{topic.url()}{options}") == [str(n) for n in expected]
 
 
 @pytest.mark.parametrize("options", ["start=11", "stop=11", "start=5&stop=12"])
 def test_offsets_that_are_not_there_yet_are_an_error(kafka: KafkaServer, options: str) -> None:
     """Fewer rows than asked for are never given in silence."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     topic.write(["x"] * 10)
     with pytest.raises(InputError, match="holds the offsets 0 to 9"):
-        Read(f"{topic.url}?{options}")
+        Read(f"{topic.url()}{options}")
 
 
 def test_committed_is_where_the_group_was_and_nothing_is_committed(kafka: KafkaServer) -> None:
     """The same read gives the same rows again; where the group has committed nothing it begins at the earliest."""
-    topic = Topic(kafka, partitions=2)
+    topic = Topic(kafka).create(2)
     topic.write([str(n) for n in range(10)])
     topic.write([str(n) for n in range(10, 15)], partition=1)
-    consumer = Consumer({"bootstrap.servers": topic.servers, "group.id": f"of-{topic.name}"})
+    consumer = Consumer({"bootstrap.servers": kafka.address, "group.id": f"of-{topic.name}"})
     consumer.commit(offsets=[TopicPartition(topic.name, 0, 7)], asynchronous=False)
     consumer.close()
-    url = f"{topic.url}?start=committed&group=of-{topic.name}"
+    url = f"{topic.url()}start=committed&group=of-{topic.name}"
     for _ in range(2):
         found = read_all(Read(url))
         assert sorted(map(int, found["body"])) == [7, 8, 9, 10, 11, 12, 13, 14]
@@ -185,9 +144,9 @@ def test_committed_is_where_the_group_was_and_nothing_is_committed(kafka: KafkaS
 
 def test_what_is_written_meanwhile_is_not_read(kafka: KafkaServer) -> None:
     """The end is where it was when the run began."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     topic.write(["before"] * 1000)
-    source = Read(topic.url)
+    source = Read(topic.url())
     done = threading.Event()
 
     def write() -> None:
@@ -206,7 +165,7 @@ def test_what_is_written_meanwhile_is_not_read(kafka: KafkaServer) -> None:
 
 def test_a_transaction_is_read_once_committed(kafka: KafkaServer) -> None:
     """Aborted messages and control records are gaps in the offsets, at the end too; an open one is not waited for."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     producer = topic.producer(**{"transactional.id": topic.name})
     producer.init_transactions(30)
     for name, commit in (("a", True), ("b", False), ("c", True), ("d", False)):
@@ -217,26 +176,26 @@ def test_a_transaction_is_read_once_committed(kafka: KafkaServer) -> None:
         (producer.commit_transaction if commit else producer.abort_transaction)(30)
     expected = [f"{name}{number}" for name in "ac" for number in range(10)]
     before = time.monotonic()
-    assert bodies(f"{topic.url}?max_rows=7") == expected
+    assert bodies(f"{topic.url()}max_rows=7") == expected
     assert time.monotonic() - before < 15
     producer.begin_transaction()
     producer.produce(topic.name, "open")
     producer.flush(10)
-    assert bodies(topic.url) == expected
-    assert len(bodies(f"{topic.url}?librdkafka.isolation.level=read_uncommitted")) == 41
+    assert bodies(topic.url()) == expected
+    assert len(bodies(f"{topic.url()}librdkafka.isolation.level=read_uncommitted")) == 41
     producer.abort_transaction(30)
 
 
 def test_an_end_that_is_told_with_the_last_messages_is_the_end(kafka: KafkaServer) -> None:
     """Control records behind the last message are passed over, without waiting for what does not come."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     producer = topic.producer(**{"transactional.id": topic.name})
     producer.init_transactions(30)
     producer.begin_transaction()
     producer.produce(topic.name, "one")
     producer.flush(10)
     producer.commit_transaction(30)
-    [work] = _work(Endpoint.parse(f"{topic.url}?timeout=10", SOURCES))
+    [work] = _work(Endpoint.parse(f"{topic.url()}timeout=10", SOURCES))
     with work.open(0) as reader:
         # Messages and end are there at once then.
         time.sleep(2)
@@ -246,94 +205,19 @@ def test_an_end_that_is_told_with_the_last_messages_is_the_end(kafka: KafkaServe
 
 def test_a_topic_that_is_all_aborted_ends(kafka: KafkaServer) -> None:
     """Its end is a position, not a number of messages."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     producer = topic.producer(**{"transactional.id": topic.name})
     producer.init_transactions(30)
     producer.begin_transaction()
     producer.produce(topic.name, "never")
     producer.flush(10)
     producer.abort_transaction(30)
-    assert read_all(Read(topic.url)).height == 0
-
-
-class _Slow(beam.DoFn):
-    def process(self, element: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        time.sleep(0.02)
-        yield element
-
-
-class _Slowly(beam.PTransform):
-    """A source of which each batch takes its time."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self._source = Read(url)
-
-    def expand(self, pbegin: Any) -> beam.PCollection:
-        batches = pbegin | self._source
-        slow = batches | beam.ParDo(_Slow())
-        slow.element_type = batches.element_type
-        return slow
-
-
-def _read_during(topic: Topic, meanwhile: Callable[[], None], options: str = "") -> pl.DataFrame:
-    """Read a topic of 20,000 messages slowly, with so little fetched ahead that most is yet to come meanwhile."""
-    few = "max_rows=100&librdkafka.queued.min.messages=100&librdkafka.fetch.message.max.bytes=20000"
-    source = _Slowly(f"{topic.url}?{few}{options}")
-    before = PROGRESS.rows
-    with ThreadPoolExecutor() as pool:
-        reading = pool.submit(read_all, source)
-        while PROGRESS.rows == before and not reading.done():
-            time.sleep(0.01)
-        assert PROGRESS.rows - before < 15_000, "it was over before anything happened"
-        meanwhile()
-        return reading.result()
-
-
-def test_a_broker_that_is_killed_and_comes_back_loses_nothing(kafka: KafkaServer) -> None:
-    """Every message once."""
-    topic = Topic(kafka)
-    lines = [f"line {n} {'x' * 100}" for n in range(20_000)]
-    topic.write(lines)
-
-    def kill() -> None:
-        kafka.kill()
-        time.sleep(1)
-        kafka.restart()
-
-    found = _read_during(topic, kill)
-    assert found["offset"].to_list() == list(range(20_000))
-    assert found["body"].to_list() == lines
-
-
-def test_a_broker_that_stands_still_for_a_while_loses_nothing(kafka: KafkaServer) -> None:
-    """Every message once."""
-    topic = Topic(kafka)
-    topic.write(["x" * 100] * 20_000)
-
-    def freeze() -> None:
-        kafka.freeze()
-        time.sleep(5)
-        kafka.thaw()
-
-    found = _read_during(topic, freeze)
-    assert found["offset"].to_list() == list(range(20_000))
-
-
-def test_a_broker_that_stays_away_is_an_error(kafka: KafkaServer) -> None:
-    """After `timeout` seconds, with the place where it was and what the client was told."""
-    topic = Topic(kafka)
-    topic.write(["x" * 100] * 20_000)
-    try:
-        with pytest.raises(Exception, match=rf"{topic.name}-0: nothing came .* 3 s, at offset \d+ of 20000: .*refused"):
-            _read_during(topic, kafka.kill, "&timeout=3")
-    finally:
-        kafka.restart()
+    assert read_all(Read(topic.url())).height == 0
 
 
 def test_a_misspelt_topic_names_the_nearest(kafka: KafkaServer) -> None:
     """Nothing is created by asking."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     # Every broker knows of a topic that was written to; of one that was just made it may not.
     topic.write(["a line"])
     wrong = f"{topic.name}x"
@@ -342,33 +226,11 @@ def test_a_misspelt_topic_names_the_nearest(kafka: KafkaServer) -> None:
     assert wrong not in topic.admin.list_topics(timeout=10).topics
 
 
-def test_deleted_messages_are_an_error(kafka: KafkaServer) -> None:
-    """A range that retention took away is named; `earliest` is what is left."""
-    topic = Topic(kafka)
-    topic.write([str(n) for n in range(100)])
-    [deleted] = topic.admin.delete_records([TopicPartition(topic.name, 0, 40)]).values()
-    deleted.result(20)
-    with pytest.raises(InputError, match=rf"offsets 10 to 39 of {topic.name}-0 are gone"):
-        Read(f"{topic.url}?start=10")
-    assert bodies(topic.url) == [str(n) for n in range(40, 100)]
-
-
-def test_messages_deleted_after_the_run_began_are_an_error(kafka: KafkaServer) -> None:
-    """They were to be read, so their loss is told."""
-    topic = Topic(kafka)
-    topic.write([str(n) for n in range(100)])
-    source = Read(topic.url)
-    [deleted] = topic.admin.delete_records([TopicPartition(topic.name, 0, 40)]).values()
-    deleted.result(20)
-    with pytest.raises(Exception, match=rf"offsets 0 to 39 of {topic.name}-0 are gone"):
-        read_all(source)
-
-
 def test_big_messages_make_short_batches(kafka: KafkaServer) -> None:
     """A batch's memory is bounded, whatever `max_rows` says."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     topic.write(["x" * 500_000] * 300)
-    [work] = _work(Endpoint.parse(topic.url, SOURCES))
+    [work] = _work(Endpoint.parse(topic.url(), SOURCES))
     batches = _restriction(work, OffsetRange(0, 300))[0]
     assert sum(table.height for table in batches) == 300
     assert max(table.height for table in batches) < 250
@@ -391,9 +253,9 @@ def _restriction(
 @pytest.mark.parametrize("split", [0.0, 0.001, 0.3, 0.999])
 def test_a_split_restriction_gives_each_message_once(kafka: KafkaServer, split: float) -> None:
     """In the primary or in the residual, wherever a runner splits."""
-    topic = Topic(kafka)
+    topic = Topic(kafka).create()
     topic.write([str(n) for n in range(1000)])
-    [work] = _work(Endpoint.parse(f"{topic.url}?max_rows=64", SOURCES))
+    [work] = _work(Endpoint.parse(f"{topic.url()}max_rows=64", SOURCES))
     tables, residual = _restriction(work, OffsetRange(0, 1000), split)
     assert residual
     tables += _restriction(work, residual)[0]
@@ -419,7 +281,7 @@ def from_files(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def log_topic(kafka: KafkaServer, logs: Path) -> Topic:
     """A topic of those logs, a file to a partition."""
     files = sorted(logs.glob("*.log"))
-    topic = Topic(kafka, partitions=len(files))
+    topic = Topic(kafka).create(len(files))
     for number, path in enumerate(files):
         topic.write(path.read_bytes().splitlines(), partition=number)
     return topic
@@ -433,7 +295,7 @@ def test_the_logs_pipeline_reads_a_topic(
     if runner == "PrismRunner" and not binary_path().exists():
         pytest.skip("Prism is not built: that takes Go")
     pytest.importorskip({"SparkRunner": "pyspark", "FlinkRunner": "pyflink"}.get(runner, "confluent_kafka"))
-    code, printed = run(tmp_path, f"--runner={runner}", "--input", log_topic.url, "--format=combined")
+    code, printed = run(tmp_path, f"--runner={runner}", "--input", log_topic.url(), "--format=combined")
     assert code == 0, printed[-3000:]
     found = tables(tmp_path)
     for name in ("events", "metrics"):
@@ -455,9 +317,9 @@ def test_an_error_ends_a_pipeline_without_a_traceback(kafka: KafkaServer, tmp_pa
 
 def test_a_sample_of_messages_tells_a_schema(kafka: KafkaServer) -> None:
     """Tombstones are left out, and no more is read than asked for."""
-    topic = Topic(kafka, partitions=2)
+    topic = Topic(kafka).create(2)
     topic.write(['{"a": 1}', None, '{"a": 2}'])
     topic.write(['{"a": 3}'] * 5, partition=1)
-    source: Any = Read(topic.url).source
+    source: Any = Read(topic.url()).source
     assert source.sample(4) == ['{"a": 1}', '{"a": 2}', '{"a": 3}', '{"a": 3}']
-    assert read_all(Read(topic.url, limit=4)).height == 4
+    assert read_all(Read(topic.url(), limit=4)).height == 4
