@@ -24,7 +24,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["fabric_beam*", "transforms*", "pipelines*"]),
-    package_data={"": ["py.typed", "*.html", "*.xml", "*.yaml", "*.css", "*.js"]},
+    package_data={"": ["py.typed", "*.html", "*.java", "*.xml", "*.yaml", "*.css", "*.js"]},
     install_requires=[
         "apache-beam[gcp]>=2.61,<3",
         "cachetools>=5",

@@ -28,7 +28,7 @@ from pymongo.errors import BulkWriteError
 from fabric_beam import WriteTo
 from fabric_beam.batches import BatchOf, arrow_schema, to_batch
 from fabric_beam.endpoints import SINKS, Endpoint
-from fabric_beam.io.mongodb import MongoStore
+from fabric_beam.io.mongodb.sink import MongoStore
 from fabric_beam.runners.direct import DirectRunner
 from fabric_beam.testing.servers.mongodb import MongoServer
 

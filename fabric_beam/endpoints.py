@@ -17,28 +17,54 @@ from fabric_beam.errors import UsageError, nearest
 
 #: Scheme → the class that reads it, `module:class`. What has no scheme of ours is a path or glob of text files.
 SOURCES = {
+    "cassandra": "fabric_beam.io.cassandra.source:ReadCassandra",
     "kafka": "fabric_beam.io.kafka.source:ReadKafka",
     "lines": "fabric_beam.io.lines:ReadLines",
+    "mongodb": "fabric_beam.io.mongodb.source:ReadMongoDB",
+    "mongodb+srv": "fabric_beam.io.mongodb.source:ReadMongoDB",
     "parquet": "fabric_beam.io.parquet:ReadParquet",
+    "redis": "fabric_beam.io.redis.source:ReadRedis",
+    "rediss": "fabric_beam.io.redis.source:ReadRedis",
 }
 #: Scheme → the class that writes it.
 SINKS = {
+    "cassandra": "fabric_beam.io.cassandra.sink:WriteCassandra",
     "jsonl": "fabric_beam.io.jsonl:WriteJsonLines",
     "kafka": "fabric_beam.io.kafka.sink:WriteKafka",
-    "mongodb": "fabric_beam.io.mongodb:WriteMongoDB",
-    "mongodb+srv": "fabric_beam.io.mongodb:WriteMongoDB",
+    "mongodb": "fabric_beam.io.mongodb.sink:WriteMongoDB",
+    "mongodb+srv": "fabric_beam.io.mongodb.sink:WriteMongoDB",
     "parquet": "fabric_beam.io.parquet:WriteParquet",
+    "pinot": "fabric_beam.io.pinot.sink:write_pinot",
     "redis": "fabric_beam.io.redis.sink:WriteRedis",
     "rediss": "fabric_beam.io.redis.sink:WriteRedis",
     "stdout": "fabric_beam.io.stdout:WriteStdout",
+}
+#: Scheme → the class that looks rows up in it by key.
+LOOKUPS = {
+    "cassandra": "fabric_beam.io.cassandra.lookup:CassandraLookup",
+    "http": "fabric_beam.io.http:HttpLookup",
+    "https": "fabric_beam.io.http:HttpLookup",
+    "mongodb": "fabric_beam.io.mongodb.lookup:MongoLookup",
+    "mongodb+srv": "fabric_beam.io.mongodb.lookup:MongoLookup",
+    "redis": "fabric_beam.io.redis.lookup:RedisLookup",
+    "rediss": "fabric_beam.io.redis.lookup:RedisLookup",
+}
+#: Scheme → the class that keeps what was looked up, for several processes.
+SECOND_LEVELS = {
+    "redis": "fabric_beam.io.redis.second_level:RedisSecondLevel",
+    "rediss": "fabric_beam.io.redis.second_level:RedisSecondLevel",
 }
 #: Schemes of Beam's file systems: with no scheme of ours before them they name text files.
 FILE_SYSTEMS = ("file", "gs", "s3", "hdfs", "azfs")
 
 #: An option that is a secret, unless it only names a variable of the environment: `${NAME}`.
 _SECRET_OPTION = re.compile(
-    r"([?&][^=&]*(?:password|secret|token|pem|oauthbearer\.config)[^=&]*=)(?!\$\{\w+\}(?:&|$))[^&]*", re.IGNORECASE
+    r"([?&][^=&]*(?:password|secret|token|api[-_.]?key|authorization|pem|oauthbearer\.config)[^=&]*=)"
+    r"(?!\$\{\w+\}(?:&|$))[^&]*",
+    re.IGNORECASE,
 )
+#: The password of a URL that is an option.
+_NESTED_PASSWORD = re.compile(r"(=\w+(?:://|%3A%2F%2F)[^/?#@&:]*:)[^/?#@&]*@", re.IGNORECASE)
 
 T = TypeVar("T")
 #: A part of a URL that stands in the environment, such as a password.
@@ -115,7 +141,7 @@ class Endpoint:
         Raises:
             UsageError: if a variable is not set.
         """
-        return re.sub(_VARIABLE, lambda match: self._variable(match[1]), f"{self.scheme}:{self.path}")
+        return re.sub(_VARIABLE, lambda match: quote(self.variable(match[1]), safe=""), f"{self.scheme}:{self.path}")
 
     def clean(self, text: str) -> str:
         """A text, such as a client's error, without the secrets of this URL."""
@@ -125,10 +151,15 @@ class Endpoint:
             text = text.replace(secret, "***")
         return text
 
-    def _variable(self, name: str) -> str:
+    def variable(self, name: str) -> str:
+        """A variable of the environment that the URL names.
+
+        Raises:
+            UsageError: if it is not set.
+        """
         if name not in os.environ:
             raise UsageError(f"{self.url} needs the environment variable {name}, which is not set.")
-        return quote(os.environ[name], safe="")
+        return os.environ[name]
 
     def no_more_options(self, *known: str) -> None:
         """Say that every option was taken.
@@ -181,7 +212,7 @@ def masked(url: str) -> str:
         >>> masked("kafka://host/logs?librdkafka.sasl.password=secret&start=earliest")
         'kafka://host/logs?librdkafka.sasl.password=***&start=earliest'
     """
-    url = _SECRET_OPTION.sub(r"\1***", url)
+    url = _NESTED_PASSWORD.sub(r"\1***@", _SECRET_OPTION.sub(r"\1***", url))
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -189,7 +220,8 @@ def masked(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
-def _load(homes: dict[str, str], scheme: str) -> Any:
+def load(homes: dict[str, str], scheme: str) -> Any:
+    """The class that a registry such as `SINKS` names for a scheme."""
     module, _, name = homes[scheme].partition(":")
     return getattr(import_module(module), name)
 
@@ -229,7 +261,21 @@ class Read(beam.PTransform):
         schemes = {endpoint.scheme for endpoint in endpoints}
         if len(schemes) != 1:
             raise UsageError(f"Read takes URLs of one scheme at a time, not {', '.join(sorted(schemes)) or 'none'}.")
-        self.source = _load(SOURCES, schemes.pop())(endpoints, limit=limit)
+        self.source = load(SOURCES, schemes.pop())(endpoints, limit=limit)
+
+    def with_error_handler(self, error_handler: ErrorHandler | None) -> Self:
+        """Send what is no row of the source's schema to one of Beam's error handlers instead of failing the run.
+
+        Args:
+            error_handler: an `apache_beam.transforms.error_handling.ErrorHandler`; it gets batches of dead letters. A
+                source that has no such rows leaves it alone.
+
+        Returns:
+            The transform itself.
+        """
+        if hasattr(self.source, "with_error_handler"):
+            self.source.with_error_handler(error_handler)
+        return self
 
     def expand(self, pbegin: Any) -> beam.PCollection:
         return pbegin | self.source
@@ -264,7 +310,7 @@ class WriteTo(beam.PTransform):
         self.dataset = dataset
         endpoint = Endpoint.parse("stdout:" if url == "-" else url, SINKS)
         self.schema: Any = None
-        self.sink: Sink = _load(SINKS, endpoint.scheme)(endpoint, job)
+        self.sink: Sink = load(SINKS, endpoint.scheme)(endpoint, job)
 
     def with_error_handler(self, error_handler: ErrorHandler | None) -> Self:
         """Send rows that the sink does not take to one of Beam's error handlers instead of failing the run.

@@ -27,7 +27,8 @@ class Split:
 
 
 #: A pure, deterministic, row-order-preserving function of one table. It is called once with an empty table of the
-#: input schema while the pipeline is built (what comes out is the output schema), then once a batch.
+#: input schema while the pipeline is built (what comes out is the output schema), then once a batch. One that holds
+#: connections has a method `close`, which is called when a worker has no more batches for it.
 Kernel = Callable[[pl.DataFrame], pl.DataFrame | Split]
 
 

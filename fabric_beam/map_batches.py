@@ -167,6 +167,10 @@ class _Apply(beam.DoFn):
         if result.height:
             yield timestamped(result, self._time_column)
 
+    def teardown(self) -> None:
+        if (close := getattr(self._kernel, "close", None)) is not None:
+            close()
+
     def _explain(self, letters: pl.DataFrame) -> str:
         first = letters.row(0, named=True)
         where = f" at {first['source']}:{first['offset']}" if first["source"] else ""

@@ -28,6 +28,7 @@ def build(p: Any, options: Namespace) -> Callable[..., list[str]]:
     from apache_beam.transforms.error_handling import ErrorHandler
 
     from fabric_beam import MapBatches, Read
+    from fabric_beam.endpoints import masked
     from pipelines.parts.report import Report
     from pipelines.parts.write import WriteDataset, WriteDeadLetters
     from transforms import Aggregate, AnomalyScore, Enrich, Filter, Normalize, Parse, Validate
@@ -36,15 +37,16 @@ def build(p: Any, options: Namespace) -> Callable[..., list[str]]:
     report = Report(options)
     source = Read(*options.input, limit=options.limit)
     with ErrorHandler(WriteDeadLetters(options, report)) as dead_letters:
-        events = p | source
-        events |= Parse(options.format, **_format_options(options, source)).with_error_handler(dead_letters)
+        events = p | source.with_error_handler(dead_letters)
+        if options.format != "none":
+            events |= Parse(options.format, **_format_options(options, source)).with_error_handler(dead_letters)
         if options.contract:
             events |= Validate(options.contract).with_error_handler(dead_letters)
         events |= Normalize(options.mapping, zone=options.zone, service=options.service).with_error_handler(
             dead_letters
         )
-        for table, column in options.tables:
-            events |= f"Enrich({table})" >> Enrich(table, column).with_error_handler(dead_letters)
+        for table, columns in options.tables:
+            events |= f"Enrich({masked(table)})" >> Enrich(table, columns).with_error_handler(dead_letters)
         if options.where:
             events |= Filter(options.where).with_error_handler(dead_letters)
 

@@ -47,8 +47,16 @@ class Store(ABC):
             Exception: whatever the client raises.
         """
 
+    def check(self, schema: pl.Schema) -> None:  # noqa: B027 - some stores hold anything
+        """Make sure that it can hold rows of a schema, without asking it; called while the pipeline is built.
+
+        Raises:
+            SchemaError: a column that an option names is missing or of the wrong type.
+            OutputError: a column's type has no place there.
+        """
+
     def ensure(self, schema: pl.Schema) -> None:  # noqa: B027 - not every store has tables
-        """Create or check tables and indexes for rows of a schema; called once, before the run.
+        """Create or check tables and indexes for rows of a schema, once, before any is written.
 
         Raises:
             OutputError: if what is there does not fit.

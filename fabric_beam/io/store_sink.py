@@ -12,15 +12,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 import apache_beam as beam
 import polars as pl
 import pyarrow as pa
-import tenacity
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.error_handling import ErrorHandler
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
-from circuitbreaker import CircuitBreaker
 
 from fabric_beam import dead_letters, ledger
 from fabric_beam.batches import BatchOf, arrow_schema, from_batch, to_batch
+from fabric_beam.calls import Calls, Unavailable
 from fabric_beam.endpoints import Endpoint, Sink, boolean, step
 from fabric_beam.errors import FabricBeamError, OutputError, RejectedRowsError
 from fabric_beam.io.store import Store
@@ -30,8 +29,6 @@ from fabric_beam.progress import PROGRESS
 
 #: The rule of rows that a store did not take because it did not answer.
 UNAVAILABLE = "unavailable"
-#: Seconds after which a store that did not answer is tried again.
-_TRIAL_AFTER = 10
 
 
 class _Limits(NamedTuple):
@@ -107,8 +104,8 @@ class StoreSink(Sink):
         # A variable that is not set is known here, not in a worker.
         _ = endpoint.target
         self._endpoint = endpoint
-        self._schema = pl.Schema()
         self._error_handler: ErrorHandler | None = None
+        self._write: _Write | None = None
 
     def with_error_handler(self, error_handler: ErrorHandler | None) -> Self:
         """Send rows that the store does not take to one of Beam's error handlers instead of failing the run."""
@@ -121,10 +118,11 @@ class StoreSink(Sink):
         Raises:
             OutputError: if the store does not answer (unless `required=false`), or cannot hold the rows.
         """
+        assert self._write is not None, "it is applied before it is prepared"
         try:
             self._store.connect(self._limits.call_timeout)
             try:
-                self._store.ensure(self._schema)
+                self._store.ensure(self._write.schema)
             finally:
                 self._store.close()
         except FabricBeamError:
@@ -132,18 +130,22 @@ class StoreSink(Sink):
         except Exception as error:
             if self._limits.required or not self._store.transient(error):
                 raise _output_error(self._endpoint, error) from error
+            self._write.ensures = True
 
     def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
         label = step(pcoll.pipeline)
         batches, hint = as_batches(pcoll)
-        self._schema = hint.empty().schema
+        schema = hint.empty().schema
+        self._store.check(schema)
+        write = beam.ParDo(
+            _Write(label, self._store, self._limits, self._endpoint, schema, handled=self._error_handler is not None)
+        )
+        # Beam has made a copy.
+        self._write = write.fn
         outputs = (
             batches
             | "Global" >> beam.WindowInto(GlobalWindows())
-            | "Write"
-            >> beam.ParDo(
-                _Write(label, self._store, self._limits, self._endpoint, self._error_handler is not None)
-            ).with_outputs(DEAD_LETTERS, main="written")
+            | "Write" >> write.with_outputs(DEAD_LETTERS, main="written")
         )
         outputs[DEAD_LETTERS].element_type = BatchOf(arrow_schema(pl.DataFrame(schema=dead_letters.SCHEMA)))
         if self._error_handler is not None:
@@ -152,9 +154,18 @@ class StoreSink(Sink):
 
 
 class _Write(beam.DoFn):
-    """Gathers rows, writes them in bulks, and keeps apart what the store does not take."""
+    """Gathers rows, writes them in bulks, and keeps apart what the store does not take.
 
-    def __init__(self, step: str, store: Store, limits: _Limits, endpoint: Endpoint, handled: bool) -> None:
+    Attributes:
+        schema: of the rows.
+        ensures: whether the store was not there before the run, so that its tables are made once it is.
+    """
+
+    def __init__(
+        self, step: str, store: Store, limits: _Limits, endpoint: Endpoint, schema: pl.Schema, *, handled: bool
+    ) -> None:
+        self.schema = schema
+        self.ensures = False
         self._step = step
         self._store = store
         self._limits = limits
@@ -165,7 +176,7 @@ class _Write(beam.DoFn):
         self._latency = Metrics.distribution("fabric_beam.stores", f"milliseconds:{step}")
 
     def setup(self) -> None:
-        self._bulks = Bulks(self._store, self._limits, self._endpoint)
+        self._bulks = Bulks(self._store, self._limits, self._endpoint, self.schema if self.ensures else None)
         self._tables: list[pl.DataFrame] = []
         self._oldest = 0.0
 
@@ -233,25 +244,26 @@ class Outcome(NamedTuple):
 class Bulks:
     """Writes tables to a store in bulks, over one connection that is opened when it is needed.
 
-    Bulks are tried again after random, growing pauses. How many are under way at a time grows by one with every round
-    that the store takes, and is halved with every error.
+    Bulks are tried again (see `Calls`). How many are under way at a time grows by one with every round that the store
+    takes, and is halved with every error.
 
-    Source: Chiu and Jain, "Analysis of the increase and decrease algorithms for congestion avoidance" (1989);
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    Args:
+        store: what they are written to.
+        limits: the options of its URL.
+        endpoint: the URL, for messages.
+        schema: of the rows, if the store is to be made ready for them when it is there.
+
+    Source: Chiu and Jain, "Analysis of the increase and decrease algorithms for congestion avoidance" (1989)
     """
 
-    def __init__(self, store: Store, limits: _Limits, endpoint: Endpoint) -> None:
+    def __init__(self, store: Store, limits: _Limits, endpoint: Endpoint, schema: pl.Schema | None = None) -> None:
         self._store = store
         self._limits = limits
         self._endpoint = endpoint
+        self._schema = schema
         self._concurrency = 1
-        self._connected = False
         self._lock = threading.Lock()
-        self._breaker = CircuitBreaker(
-            failure_threshold=1,
-            recovery_timeout=_TRIAL_AFTER,
-            expected_exception=lambda _, error: self._may_pass(error),
-        )
+        self._calls = Calls(store, limits.timeout, limits.call_timeout)
         self._pool = ThreadPoolExecutor(limits.concurrency, thread_name_prefix=f"{endpoint.scheme}-bulk")
 
     def write(self, table: pl.DataFrame) -> Iterator[Outcome]:
@@ -273,41 +285,26 @@ class Bulks:
     def close(self) -> None:
         """Close the connection."""
         self._pool.shutdown()
-        if self._connected:
-            self._store.close()
+        self._calls.close()
 
     def _write(self, bulk: pl.DataFrame) -> Outcome:
         started = time.monotonic()
-        if self._breaker.state == "open":
-            return Outcome(self._unavailable(bulk, self._breaker.last_failure), 1, 0.0)
-        is_trial = self._breaker.state == "half_open"
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(self._may_pass),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
-            stop=tenacity.stop_after_attempt(1) if is_trial else tenacity.stop_after_delay(self._limits.timeout),
-            reraise=True,
-        )
         try:
-            with self._breaker:
-                refused = retrying(self._attempt, bulk)
+            refused, attempts = self._calls(self._attempt, bulk)
+        except Unavailable as error:
+            left = self._store.abandon(bulk) if error.attempts else bulk
+            reason = self._endpoint.clean(f"{self._endpoint.url} did not take it: {error}")
+            refused, attempts = reject(left, UNAVAILABLE, reason), max(1, error.attempts)
         except Exception as error:
-            if not self._may_pass(error):
-                raise _output_error(self._endpoint, error) from error
-            refused = self._unavailable(self._store.abandon(bulk), error)
-        return Outcome(refused, retrying.statistics["attempt_number"], time.monotonic() - started)
+            raise _output_error(self._endpoint, error) from error
+        return Outcome(refused, attempts, time.monotonic() - started)
 
     def _attempt(self, bulk: pl.DataFrame) -> pl.DataFrame | None:
         with self._lock:
-            if not self._connected:
-                self._store.connect(self._limits.call_timeout)
-                self._connected = True
+            if self._schema is not None:
+                self._store.ensure(self._schema)
+                self._schema = None
         return self._store.write(bulk)
-
-    def _may_pass(self, error: BaseException) -> bool:
-        return isinstance(error, Exception) and not isinstance(error, FabricBeamError) and self._store.transient(error)
-
-    def _unavailable(self, bulk: pl.DataFrame, error: BaseException) -> pl.DataFrame:
-        return reject(bulk, UNAVAILABLE, self._endpoint.clean(f"{self._endpoint.url} did not take it: {error}"))
 
 
 def _output_error(endpoint: Endpoint, error: Exception) -> Exception:

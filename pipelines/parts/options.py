@@ -48,7 +48,13 @@ def logs_parser() -> Parser:
         required=True,
         help="paths, globs, folders, URLs, or -",
     )
-    add("--format", type=one_of("format", FORMATS), default="combined", help=f"{', '.join(FORMATS)} (%(default)s)")
+    formats = (*FORMATS, "none")
+    add(
+        "--format",
+        type=one_of("format", formats),
+        default="combined",
+        help=f"{', '.join(formats)} for rows that have their columns (%(default)s)",
+    )
     add("--pattern", metavar="REGEX", help="for --format regex: named groups become columns, __ in a name stands for .")
     add("--year", type=int, metavar="YYYY", help="for syslog times without a year (the file's date)")
     add("--zone", default="UTC", metavar="ZONE", help="for times without a zone (UTC)")
@@ -66,7 +72,13 @@ def logs_parser() -> Parser:
     add("--contract", metavar="FILE", help="validate against a data contract in YAML")
     add("--service", metavar="NAME", help="service.name of rows that have none")
     add("--map", action="append", default=[], metavar="COLUMN=SQL", help="make a column by an expression")
-    add("--enrich", action="append", default=[], metavar="FILE:COLUMN", help="join a CSV, JSON or Parquet table")
+    add(
+        "--enrich",
+        action="append",
+        default=[],
+        metavar="TABLE=COLUMN[,COLUMN]",
+        help="add the columns of a CSV, JSON or Parquet file, or of a store by its URL (hosts.csv=host.name)",
+    )
     add("--where", metavar="SQL", help="keep only rows for which this is true")
     add(
         "--window", default="1m", metavar="SIZE", help="windows of the metrics: 30s, 1m, or sliding 5m/1m (%(default)s)"
@@ -93,8 +105,8 @@ def parse_logs(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         argv: the arguments.
 
     Returns:
-        The options (`sinks`: dataset → URLs; `mapping`; `tables`: pairs of a file and a column; `job`: what names the
-        output files of runs on the same input) and the arguments for Beam.
+        The options (`sinks`: dataset → URLs; `mapping`; `tables`: pairs of a file or URL and columns; `job`: what names
+        the output files of runs on the same input) and the arguments for Beam.
 
     Raises:
         UsageError: an option or its value is wrong.
@@ -105,7 +117,7 @@ def parse_logs(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options.ledger = options.ledger or str(folder / "ledger.json")
     options.report = "" if options.report == "none" else options.report or str(folder / "report.html")
     options.mapping = dict(_pair(text, "=", "--map COLUMN=SQL") for text in options.map)
-    options.tables = [_pair(text, ":", "--enrich FILE:COLUMN", last=True) for text in options.enrich]
+    options.tables = [_table(text) for text in options.enrich]
     if (options.format == "regex") != (options.pattern is not None):
         raise UsageError("--format regex and --pattern REGEX go together.")
     for path in [
@@ -157,6 +169,12 @@ def _pair(text: str, separator: str, form: str, *, last: bool = False) -> tuple[
     if not (left and found and right):
         raise UsageError(f"{form} expected, not {text!r}.")
     return left, right
+
+
+def _table(text: str) -> tuple[str, list[str]]:
+    """A table and its key columns: a URL may have the sign between them, too."""
+    table, columns = _pair(text, "=", "--enrich TABLE=COLUMN", last=True)
+    return table, columns.split(",")
 
 
 def _count(text: str) -> int:

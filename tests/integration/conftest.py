@@ -111,8 +111,8 @@ def cassandra() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def pinot() -> Iterator[Any]:
-    """Pinot in one process, which tests may kill, freeze and restart but leave running."""
+    """Pinot in one process, which tests may kill, freeze and restart but leave running; `admin` has `secret`."""
     from fabric_beam.testing.servers.pinot import PinotServer
 
-    with PinotServer() as server:
+    with PinotServer(password="secret") as server:
         yield server

@@ -195,6 +195,16 @@ class StoreSuite(ABC):
         assert sum(pl.read_parquet(path).height for path in (tmp_path / "out").rglob("*.parquet")) == ROWS
         assert time.monotonic() - started < 60
 
+    def test_that_is_there_only_later(self, tmp_path: Path) -> None:
+        """What it needs (tables, indexes) is made when it has come."""
+        self.server.kill()
+        later = threading.Timer(2, self.server.restart)
+        later.start()
+        write(events(1000), f"jsonl:{tmp_path}", self.url(required="false", call_timeout=1))
+        later.join()
+        assert dead_letters(tmp_path).height == 0
+        assert self.stored().equals(events(1000))
+
     def test_nobody_listening_is_said_before_the_run(self, tmp_path: Path) -> None:
         """Within seconds, with the address."""
         port = free_port()

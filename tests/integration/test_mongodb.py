@@ -20,7 +20,7 @@ pymongo = pytest.importorskip("pymongo")
 bson = pytest.importorskip("bson")
 
 from fabric_beam.endpoints import SINKS, Endpoint  # noqa: E402
-from fabric_beam.io.mongodb import MongoStore  # noqa: E402
+from fabric_beam.io.mongodb.sink import MongoStore  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_ttl_makes_and_changes_the_index(place: str) -> None:
         index = made._documents.index_information()["timestamp_1"]
         assert index["expireAfterSeconds"] == seconds
     with pytest.raises(OutputError, match="no time column 'timestamp'"):
-        store(f"{place}?ttl=60").ensure(pl.Schema({"a": pl.Int64()}))
+        store(f"{place}?ttl=60").check(pl.Schema({"a": pl.Int64()}))
 
 
 @pytest.mark.parametrize(
@@ -278,13 +278,13 @@ def test_views_and_time_series_are_not_written_to(place: str, client: Any, optio
 def test_columns_that_cannot_be_fields(place: str, columns: list[str], options: str, message: str) -> None:
     """Said before the run, with the column."""
     with pytest.raises(OutputError, match=message):
-        store(place + options).ensure(pl.Schema(dict.fromkeys(columns, pl.Int64())))
+        store(place + options).check(pl.Schema(dict.fromkeys(columns, pl.Int64())))
 
 
 def test_columns_that_bson_has_no_type_for(place: str) -> None:
     """Said before the run, with the column and its type."""
     with pytest.raises(OutputError, match="'thing': Object"):
-        store(place).ensure(pl.Schema({"thing": pl.Object()}))
+        store(place).check(pl.Schema({"thing": pl.Object()}))
 
 
 def test_a_write_concern_that_cannot_be_met_ends_the_run(place: str, client: Any, tmp_path: Path) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from fabric_beam import Read
 from fabric_beam.testing import read_all
 from fabric_beam.testing.servers.process import free_port
 from tests.integration.logs_command import ROOT, generate, run, tables
 from tests.integration.store_suite import write
+from tests.integration.test_cassandra import session
 
 redis = pytest.importorskip("redis")
-pymongo = pytest.importorskip("pymongo")
+pinotdb = pytest.importorskip("pinotdb")
 LINES = 20_000
 
 
@@ -31,52 +34,85 @@ def raw(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-def _in_mongodb(address: str) -> dict[str, pl.DataFrame]:
-    client: Any = pymongo.MongoClient(f"mongodb://{address}")
-    found = {name: pl.DataFrame(list(client.together[name].find())) for name in ("events", "metrics", "dead_letters")}
-    client.close()
-    return found
+def test_every_store_holds_the_same_rows(
+    raw: str, kafka: Any, redis_server: Any, mongodb: Any, cassandra: Any, pinot: Any, tmp_path: Path
+) -> None:
+    """Parquet, MongoDB, Cassandra, Pinot, Redis and Kafka, in one run; a second run adds nothing but messages."""
+    with session(cassandra, "together"):
+        stores = {
+            "mongodb": f"mongodb://{mongodb.address}/together/{{dataset}}",
+            "cassandra": f"cassandra://{cassandra.user}:{cassandra.user}@{cassandra.address}/together/{{dataset}}",
+            "redis": f"redis://{redis_server.address}/1?prefix={{dataset}}",
+            "pinot": f"pinot://admin:secret@{pinot.address}/{{dataset}}?kafka={kafka.address}/pinot-{{dataset}}",
+        }
+        arguments = [
+            f"--input={raw}",
+            *(f"--sink=*={url}" for url in stores.values()),
+            f"--sink=events=pinot://admin:secret@{pinot.address}/history",
+            f"--sink=events=kafka://{kafka.address}/events?partitions=2",
+            f"--sink=dead_letters=kafka://{kafka.address}/dead?partitions=1",
+        ]
+        for _ in range(2):
+            code, printed = run(tmp_path / "out", *arguments)
+            assert code == 0, printed
+        in_files = tables(tmp_path / "out")
+        assert in_files["events"].height + in_files["dead_letters"].height == LINES
+        assert all(table.height for table in in_files.values())
 
+        account = json.loads((tmp_path / "out" / "ledger.json").read_text())
+        for dataset, sinks in {"events": 7, "metrics": 5, "alerts": 5, "dead_letters": 6}.items():
+            assert list(account["written"][dataset].values()) == [in_files[dataset].height] * sinks
 
-def test_every_store_holds_the_same_rows(raw: str, kafka: Any, redis_server: Any, mongodb: Any, tmp_path: Path) -> None:
-    """Parquet, MongoDB, Redis and Kafka, in one run; read back and compared; a second run adds nothing but messages."""
-    arguments = [
-        f"--input={raw}",
-        f"--sink=*=mongodb://{mongodb.address}/together/{{dataset}}",
-        f"--sink=events=redis://{redis_server.address}/1?prefix=events",
-        f"--sink=metrics=redis://{redis_server.address}/1?prefix=metrics",
-        f"--sink=events=kafka://{kafka.address}/events?partitions=2",
-        f"--sink=dead_letters=kafka://{kafka.address}/dead?partitions=1",
-    ]
-    for _ in range(2):
-        code, printed = run(tmp_path / "out", *arguments)
-        assert code == 0, printed
-    in_files = tables(tmp_path / "out")
-    assert in_files["events"].height + in_files["dead_letters"].height == LINES
-    assert in_files["dead_letters"].height > 0
+        for name, url in stores.items():
+            for dataset, table in in_files.items():
+                place = url.format(dataset=dataset)
+                found = _in_pinot(pinot, dataset, table) if name == "pinot" else read_all(Read(_read_back(place)))
+                _assert_same(found, table, f"{dataset} in {name}")
+        _assert_same(_in_pinot(pinot, "history", in_files["events"]), in_files["events"], "events in Pinot's segments")
 
-    account = json.loads((tmp_path / "out" / "ledger.json").read_text())
-    assert set(account["written"]["events"].values()) == {in_files["events"].height}
-    assert len(account["written"]["events"]) == 4
-
-    in_mongodb = _in_mongodb(mongodb.address)
-    for name, table in in_mongodb.items():
-        assert table.height == in_files[name].height
     identities = set(in_files["events"].select(pl.format("{}:{}", "source", "offset")).to_series())
-    assert set(in_mongodb["events"]["_id"]) == identities
-
-    with redis.Redis(port=redis_server.port, db=1, decode_responses=True) as client:
-        assert set(client.scan_iter("events:*", count=10_000)) == {f"events:{identity}" for identity in identities}
-        assert sum(1 for _ in client.scan_iter("metrics:*")) == in_files["metrics"].height
-        row = in_files["events"].row(0, named=True)
-        stored = client.hgetall(f"events:{row['source']}:{row['offset']}")
-        assert stored["url.original"] == row["url.original"]
-
     messages = read_all(Read(f"kafka://{kafka.address}/events"))
     sent = messages.select(pl.col("headers").list.eval(pl.element().struct.field("value")).list.first())
     assert messages.height == 2 * len(identities)
     assert set(sent.to_series()) == identities
     assert read_all(Read(f"kafka://{kafka.address}/dead"))["body"].n_unique() <= in_files["dead_letters"].height
+
+
+def _read_back(url: str) -> str:
+    """Rows of Redis are found by their keys."""
+    return url.replace("?prefix=", "?match=") + ":*" if "?prefix=" in url else url
+
+
+def _in_pinot(pinot: Any, name: str, table: pl.DataFrame) -> pl.DataFrame:
+    """A table of Pinot, once it has as many rows as another."""
+    until = time.monotonic() + 60
+    while True:
+        rows, columns = _asked(pinot, f"SELECT * FROM {name} LIMIT 1000000")
+        if len(rows) >= table.height or time.monotonic() > until:
+            return pl.DataFrame(rows, columns, orient="row", infer_schema_length=None)
+        time.sleep(0.2)
+
+
+def _asked(pinot: Any, sql: str) -> tuple[list[Any], list[str]]:
+    connection = pinotdb.connect(host="127.0.0.1", port=pinot.broker, path="/query/sql", scheme="http")
+    cursor = connection.cursor()
+    cursor.execute(sql)
+    return cursor.fetchall(), [column[0] for column in cursor.description]
+
+
+def _assert_same(found: pl.DataFrame, expected: pl.DataFrame, what: str) -> None:
+    """Every row once, with the same values, in the types and to the millisecond that the store has."""
+    columns = {name: _plain(column) for name, column in expected.to_dict().items() if column.null_count() < len(column)}
+    lacking = set(columns) - set(found.columns)
+    assert not lacking, f"{what}: {lacking} are not there"
+    one = pl.DataFrame([_plain(found[name].cast(expected[name].dtype)).alias(name) for name in columns])
+    other = pl.DataFrame([column.alias(name) for name, column in columns.items()])
+    assert one.height == other.height, f"{what}: {one.height} rows of {other.height}"
+    assert_frame_equal(one.sort(one.columns), other.sort(one.columns))
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    return column.dt.cast_time_unit("ms") if column.dtype.is_temporal() else column
 
 
 def test_a_sink_that_is_down_is_replayed_later(raw: str, redis_server: Any, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from fabric_beam import WriteTo
 from fabric_beam.endpoints import SINKS, Endpoint
 from fabric_beam.errors import MissingExtraError, UsageError
-from fabric_beam.io.documents import Path, builder, clash, leaves
-from fabric_beam.io.mongodb_target import CLIENT_OPTIONS
+from fabric_beam.io.mongodb.documents import Path, builder, clash, leaves
+from fabric_beam.io.mongodb.target import CLIENT_OPTIONS
 
 bson = pytest.importorskip("bson")
 pymongo = pytest.importorskip("pymongo")
 
-from fabric_beam.io.mongodb import MongoStore  # noqa: E402
+from fabric_beam.io.mongodb.sink import MongoStore  # noqa: E402
 
 
 def store(url: str) -> MongoStore:

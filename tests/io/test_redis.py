@@ -78,20 +78,20 @@ def test_columns_that_do_not_fit(query: str, said: str) -> None:
     """They are said before the run."""
     schema = pl.Schema({"host.name": pl.String(), "count": pl.Int64()})
     with pytest.raises(SchemaError, match=said):
-        store(query).ensure(schema)
+        store(query).check(schema)
 
 
 def test_bytes_inside_of_others() -> None:
     """Neither a list nor a struct of them has a JSON form: it is said before the run."""
     with pytest.raises(OutputError, match=r"'parts' is .*no bytes"):
-        store("as=json").ensure(pl.Schema({"parts": pl.List(pl.Struct({"x": pl.Binary()}))}))
+        store("as=json").check(pl.Schema({"parts": pl.List(pl.Struct({"x": pl.Binary()}))}))
 
 
 def test_a_store_goes_to_workers() -> None:
     """It is pickled, with its layout."""
     sent = pickle.loads(pickle.dumps(store("as=top&key=a&member=b&score=c")))
     with pytest.raises(SchemaError, match="'b'"):
-        sent.ensure(pl.Schema())
+        sent.check(pl.Schema())
 
 
 @given(st.lists(st.tuples(st.none() | st.text(), st.none() | st.integers(-(2**63), 2**63 - 1)), max_size=5))

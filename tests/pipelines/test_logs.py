@@ -108,7 +108,7 @@ def test_the_whole_flow_in_one_run(tmp_path: Path, access: Path, capsys: pytest.
     out = tmp_path / "out"
     code = logs(
         *("--input", access, "--contract", ROOT / "contracts" / "access_log.yaml", "--service", "shop"),
-        *("--map", "url.path=url.original", "--enrich", f"{tmp_path / 'teams.csv'}:service.name"),
+        *("--map", "url.path=url.original", "--enrich", f"{tmp_path / 'teams.csv'}=service.name"),
         *("--where", "http.response.status_code >= 500", "--by", "team", "--window", "10s"),
         *("--measure", "count", "--measure", "max(http.response.body.size) AS largest"),
         *("--sink", f"*=parquet:{out}", "--sink", f"events=jsonl:{out}/json", "--sink", "alerts=-"),
@@ -179,7 +179,7 @@ BAD = [
     (["--input", "{log}", "--measure", "p99(severity_text)"], 2, "severity_text"),
     (["--input", "{log}", "--window", "1 minute"], 2, "1m"),
     (["--input", "{log}", "--contract", "{log}"], 2, "access.log"),
-    (["--input", "{log}", "--enrich", "{tmp}/twice.csv:service.name"], 2, "twice.csv"),
+    (["--input", "{log}", "--enrich", "{tmp}/twice.csv=service.name"], 2, "twice.csv"),
     (["--input", "{tmp}/cut.log.gz"], 1, "damaged or cut short"),
     (["--input", "{tmp}/binary.log"], 1, "is not text"),
     (["--input", "{log}", "--sink", "*=parquet:{log}/out"], 1, "Cannot write to"),

@@ -93,7 +93,7 @@ class KafkaStore(Store):
         self._largest = self._largest_message(admin)
         self._lock = threading.Lock()
 
-    def ensure(self, schema: pl.Schema) -> None:
+    def check(self, schema: pl.Schema) -> None:
         self._layout.check(schema)
 
     def write(self, table: pl.DataFrame) -> pl.DataFrame | None:

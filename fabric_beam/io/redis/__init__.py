@@ -1,1 +1,1 @@
-"""`redis:` written: `sink.py`, and what it is made of."""
+"""`redis:` written and read: `sink.py` and `source.py`, and what they are made of."""

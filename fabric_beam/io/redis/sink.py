@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
 
 import polars as pl
 
 from fabric_beam.endpoints import Endpoint
-from fabric_beam.errors import MissingExtraError, UsageError
 from fabric_beam.io.redis.layouts import OPTIONS, layout
+from fabric_beam.io.redis.server import PASSING, TLS, Server, transient
 from fabric_beam.io.store import Store
 from fabric_beam.io.store_sink import StoreSink
 from fabric_beam.kernel import reject
@@ -20,13 +18,6 @@ from fabric_beam.kernel import reject
 if TYPE_CHECKING:
     import redis
 
-#: Options of the client for TLS, with its names for them.
-_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-#: Errors of a server that is busy, starting, full, or changing its role: they pass.
-_PASSING = {
-    *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOSCRIPT", "OOM", "READONLY"),
-    "TRYAGAIN",
-}
 #: Errors that every row would get.
 _FOR_ALL = ("NOAUTH", "NOPERM", "WRONGPASS", "MOVED", "ASK", "CROSSSLOT", "ERR unknown command")
 _READ_BYTES = 1 << 16
@@ -35,24 +26,14 @@ _READ_BYTES = 1 << 16
 class RedisStore(Store):
     """A Redis server, over as many connections as there are writes at a time."""
 
-    OPTIONS: ClassVar[tuple[str, ...]] = (*OPTIONS, *_TLS)
+    OPTIONS: ClassVar[tuple[str, ...]] = (*OPTIONS, *TLS)
     ROWS: ClassVar[int] = 10_000
 
     def __init__(self, endpoint: Endpoint) -> None:
-        try:
-            import redis  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("redis:", "redis") from error
+        self._server = Server(endpoint)
         self._layout = layout(endpoint)
-        self._tls = {name: path for name in _TLS if (path := endpoint.option(name, str, ""))}
-        self._endpoint = endpoint
         self._timeout = 0.0
         self._idle: list[redis.Connection] = []
-        _check(endpoint)
-        if self._tls and endpoint.scheme != "rediss":
-            raise UsageError(
-                f"{endpoint.url}: {next(iter(self._tls))} is for TLS, with which the URL begins rediss://."
-            )
 
     def connect(self, timeout: float) -> None:
         self._timeout = timeout
@@ -60,7 +41,7 @@ class RedisStore(Store):
             connection.send_command("PING")
             connection.read_response()
 
-    def ensure(self, schema: pl.Schema) -> None:
+    def check(self, schema: pl.Schema) -> None:
         self._layout.check(schema)
 
     def write(self, table: pl.DataFrame) -> pl.DataFrame | None:
@@ -79,13 +60,7 @@ class RedisStore(Store):
         return pl.concat(refused) if refused else None
 
     def transient(self, error: Exception) -> bool:
-        import redis
-
-        if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError):
-            return False
-        if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
-            return "CERTIFICATE_VERIFY_FAILED" not in str(error)
-        return isinstance(error, redis.ResponseError) and str(error).split(" ")[0] in _PASSING
+        return transient(error)
 
     def close(self) -> None:
         while self._idle:
@@ -107,26 +82,7 @@ class RedisStore(Store):
         self._idle.append(connection)
 
     def _open(self) -> redis.Connection:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.connection import parse_url
-        from redis.retry import Retry
-
-        arguments = dict(parse_url(self._endpoint.target))
-        kind = arguments.pop("connection_class", redis.Connection)
-        if kind is not redis.Connection:
-            # Older clients do not check this unless they are told to.
-            arguments |= {"ssl_check_hostname": True, **self._tls}
-        connection: redis.Connection = kind(
-            **arguments,
-            # The protocol whose every answer here is one line.
-            protocol=2,
-            socket_timeout=self._timeout,
-            socket_connect_timeout=self._timeout,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-        )
-        connection.connect()
+        connection = self._server.open(self._timeout)
         if self._layout.SCRIPT:
             connection.send_command("SCRIPT", "LOAD", self._layout.SCRIPT)
             connection.read_response()
@@ -176,17 +132,6 @@ def _exchange(connection: redis.Connection, commands: pl.Series, replies: int) -
         left -= part.count(b"\n")
     lines = pl.Series(b"".join(parts).decode(errors="replace").split("\r\n")[:-1], dtype=pl.String)
     for line in lines.filter(lines.str.starts_with("-")):
-        if line[1:].startswith(_FOR_ALL) or line[1:].split(" ")[0] in _PASSING:
+        if line[1:].startswith(_FOR_ALL) or line[1:].split(" ")[0] in PASSING:
             raise redis.ResponseError(line[1:])
     return lines
-
-
-def _check(endpoint: Endpoint) -> None:
-    parts = urlsplit(endpoint.target)
-    with contextlib.suppress(ValueError):
-        if parts.hostname and parts.port != 0 and re.fullmatch(r"/?\d*", parts.path):
-            return
-    raise UsageError(
-        f"{endpoint.url} is not redis://host:port/database, where the database is a number "
-        "(redis://localhost:6379/0?prefix=events)."
-    )

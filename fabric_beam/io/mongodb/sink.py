@@ -12,8 +12,8 @@ import polars as pl
 from fabric_beam.batches import EVENT_TIME
 from fabric_beam.endpoints import Endpoint, boolean
 from fabric_beam.errors import MissingExtraError, OutputError, nearest
-from fabric_beam.io.documents import builder, clash, leaves
-from fabric_beam.io.mongodb_target import CLIENT_OPTIONS, Target
+from fabric_beam.io.mongodb.documents import builder, clash, leaves
+from fabric_beam.io.mongodb.target import CLIENT_OPTIONS, PASSING, Target, transient
 from fabric_beam.io.store import Store, identities
 from fabric_beam.io.store_sink import StoreSink
 from fabric_beam.kernel import reject
@@ -29,12 +29,6 @@ _LONGEST_TTL = 2**31 - 1
 _DEEPEST = 100
 _DUPLICATE_KEY = 11000
 _DENIED = {13, 18}
-#: Error codes of servers that are starting, stopping, changing their primary, slow, locked or full.
-#: Source: the drivers' retryable writes specification; https://www.mongodb.com/docs/manual/reference/error-codes/
-_TRANSIENT = {
-    *(6, 7, 24, 46, 50, 63, 64, 89, 91, 112, 134, 146, 189, 202, 262, 317, 358, 462, 9001, 10058, 10107),
-    *(11600, 11601, 11602, 13388, 13435, 13436, 14031),
-}
 _FIRST_DATE, _LAST_DATE = (datetime(1, 1, 1), datetime(9999, 12, 31))
 
 
@@ -58,13 +52,8 @@ class MongoStore(Store):
         self._replaces = False
 
     def connect(self, timeout: float) -> None:
-        from pymongo import MongoClient
-
-        milliseconds = int(timeout * 1000)
-        limits = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), milliseconds)
         # A write that is repeated changes nothing, and the sink repeats it: the server need not keep account of it.
-        uri = self._target.uri({**limits, "retryWrites": "false", "appName": "fabric-beam"})
-        client: MongoClient[dict[str, Any]] = MongoClient(uri)
+        client = self._target.client(timeout, {"retryWrites": "false"})
         try:
             self._max_size = int(client.admin.command("hello")["maxBsonObjectSize"])
         except Exception:
@@ -72,8 +61,32 @@ class MongoStore(Store):
             raise
         self._client = client
 
+    def check(self, schema: pl.Schema) -> None:
+        empty = pl.DataFrame(schema=schema)
+        for name in self._key:
+            if name not in empty.columns:
+                raise self._error(
+                    f"has no column {name!r} for key={','.join(self._key)}. {nearest(name, empty.columns)}"
+                )
+        found = leaves(empty, self._nested)
+        for path, column in found:
+            name = ".".join(path)
+            if column.dtype.base_type() in (pl.Object, pl.Unknown):
+                raise self._error(f"cannot hold column {name!r}: {column.dtype} is not a type of BSON. Cast or drop it")
+            if path[0] == "_id":
+                raise self._error(f"cannot hold column {name!r}: _id is the row's identity. Rename it")
+            if any(not part or part[0] == "$" or "\0" in part for part in path) or len(path) > _DEEPEST:
+                raise self._error(
+                    f"cannot hold column {name!r}: a field has a name, without '$' at its start or a NUL, at most "
+                    f"{_DEEPEST} deep. Rename it{', or set nested=false' if self._nested and '.' in name else ''}"
+                )
+        if both := clash(path for path, _ in found):
+            one, other = (".".join(path) for path in both)
+            raise self._error(f"cannot hold columns {one!r} and {other!r}: one is a part of the other. Rename one")
+        if self._ttl and not _time_columns(schema):
+            raise self._error(f"cannot expire rows (ttl={self._ttl}): they have no time column {EVENT_TIME[0]!r}")
+
     def ensure(self, schema: pl.Schema) -> None:
-        self._check_columns(pl.DataFrame(schema=schema))
         found = self._documents.database.list_collections(filter={"name": self._target.collection})
         there = next(iter(found), None)
         if there is None:
@@ -102,11 +115,7 @@ class MongoStore(Store):
         return reject(table[rows], "refused", pl.lit(pl.Series([refused[row] for row in rows])))
 
     def transient(self, error: Exception) -> bool:
-        from pymongo.errors import ConnectionFailure, OperationFailure
-
-        if isinstance(error, OperationFailure):
-            return error.code in _TRANSIENT or error.has_error_label("RetryableWriteError")
-        return isinstance(error, ConnectionFailure)
+        return transient(error)
 
     def close(self) -> None:
         if self._client is not None:
@@ -174,40 +183,16 @@ class MongoStore(Store):
             errors, concerns = error.details["writeErrors"], error.details["writeConcernErrors"]
             for each in (*errors, *concerns):
                 # The client's own error has every document in its text.
-                if each["code"] in _TRANSIENT:
+                if each["code"] in PASSING:
                     raise OperationFailure(str(each.get("errmsg")), each["code"]) from None
             for each in (*concerns, *(each for each in errors if each["code"] in _DENIED)):
                 raise self._error(f"did not take the rows: {each['code']}: {each.get('errmsg')}") from None
             return error.details["nMatched"], {each["index"]: each for each in errors}
 
-    def _check_columns(self, empty: pl.DataFrame) -> None:
-        for name in self._key:
-            if name not in empty.columns:
-                raise self._error(
-                    f"has no column {name!r} for key={','.join(self._key)}. {nearest(name, empty.columns)}"
-                )
-        found = leaves(empty, self._nested)
-        for path, column in found:
-            name = ".".join(path)
-            if column.dtype.base_type() in (pl.Object, pl.Unknown):
-                raise self._error(f"cannot hold column {name!r}: {column.dtype} is not a type of BSON. Cast or drop it")
-            if path[0] == "_id":
-                raise self._error(f"cannot hold column {name!r}: _id is the row's identity. Rename it")
-            if any(not part or part[0] == "$" or "\0" in part for part in path) or len(path) > _DEEPEST:
-                raise self._error(
-                    f"cannot hold column {name!r}: a field has a name, without '$' at its start or a NUL, at most "
-                    f"{_DEEPEST} deep. Rename it{', or set nested=false' if self._nested and '.' in name else ''}"
-                )
-        if both := clash(path for path, _ in found):
-            one, other = (".".join(path) for path in both)
-            raise self._error(f"cannot hold columns {one!r} and {other!r}: one is a part of the other. Rename one")
-
     def _ensure_ttl(self, schema: pl.Schema) -> None:
         from pymongo.errors import OperationFailure
 
-        times = [name for name in EVENT_TIME if isinstance(schema.get(name), (pl.Datetime, pl.Date))]
-        if not times:
-            raise self._error(f"cannot expire rows (ttl={self._ttl}): they have no time column {EVENT_TIME[0]!r}")
+        times = _time_columns(schema)
         indexes = {tuple(index["key"].items()): index for index in self._documents.list_indexes()}
         index = indexes.get(((times[0], 1),))
         if index is None:
@@ -301,3 +286,7 @@ def _seconds(text: str) -> int:
 
 
 _seconds.__name__ = f"a number of seconds from 1 to {_LONGEST_TTL}"
+
+
+def _time_columns(schema: pl.Schema) -> list[str]:
+    return [name for name in EVENT_TIME if isinstance(schema.get(name), (pl.Datetime, pl.Date))]

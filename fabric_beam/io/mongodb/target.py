@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlencode
 
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import UsageError
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
 
 #: Options of a connection string that the client takes.
 #: Source: https://www.mongodb.com/docs/manual/reference/connection-string-options/
@@ -23,6 +26,12 @@ CLIENT_OPTIONS = (
     "tlsInsecure", "w", "waitQueueTimeoutMS", "wTimeoutMS", "zlibCompressionLevel",
 )
 # fmt: on
+#: Error codes of servers that are starting, stopping, changing their primary, slow, locked or full.
+#: Source: the drivers' retryable writes specification; https://www.mongodb.com/docs/manual/reference/error-codes/
+PASSING = {
+    *(6, 7, 24, 46, 50, 63, 64, 89, 91, 112, 134, 146, 189, 202, 262, 317, 358, 462, 9001, 10058, 10107),
+    *(11600, 11601, 11602, 13388, 13435, 13436, 14031),
+}
 #: Source: https://www.mongodb.com/docs/manual/reference/limits/#naming-restrictions
 _DATABASE = re.compile(r'[^/\\. "$*<>:|?\0]{1,63}')
 _COLLECTION = re.compile(r"(?!system\.)(?!\.)(?!.*\.\.)[^$\0]{1,190}(?<!\.)")
@@ -76,6 +85,14 @@ class Target:
         authority = _rest(self.endpoint).partition("/")[0]
         return f"{self.endpoint.scheme}://{authority}/{self.database}?{urlencode(options | self.options)}"
 
+    def client(self, timeout: float, options: dict[str, str] | None = None) -> MongoClient[dict[str, Any]]:
+        """A client whose every call may take so many seconds; options in the URL go before those given here."""
+        from pymongo import MongoClient
+
+        milliseconds = int(timeout * 1000)
+        limits = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), milliseconds)
+        return MongoClient(self.uri({**limits, **(options or {}), "appName": "fabric-beam"}))
+
     def _check(self) -> None:
         from pymongo.errors import PyMongoError
         from pymongo.uri_parser import parse_uri, split_options
@@ -88,6 +105,15 @@ class Target:
                 parse_uri(self.uri({}), warn=False)
         except (PyMongoError, ValueError, OSError) as error:
             raise UsageError(self.endpoint.clean(f"{self.endpoint.url}: {error}")) from None
+
+
+def transient(error: Exception) -> bool:
+    """Whether a client's error may pass: the server is down, slow, locked, full or changing its primary."""
+    from pymongo.errors import ConnectionFailure, OperationFailure
+
+    if isinstance(error, OperationFailure):
+        return error.code in PASSING or error.has_error_label("RetryableWriteError")
+    return isinstance(error, ConnectionFailure)
 
 
 def _rest(endpoint: Endpoint) -> str:

@@ -1,0 +1,159 @@
+"""Rows a second into Cassandra beside the client's own bulk loop: `python -m benchmarks.cassandra_sink`.
+
+All ways write the same rows to the same server (one of its own, on this machine), in turn, several times over, into a
+table of the same form that is empty. The loop by hand is `execute_concurrent_with_args` with a prepared statement, at
+several concurrencies; it takes its rows from Python tuples, whose making is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import cassandra
+import polars as pl
+from apache_beam.options.pipeline_options import PipelineOptions
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import Cluster
+from cassandra.concurrent import execute_concurrent_with_args
+
+from fabric_beam import Read, WriteTo
+from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.io.cassandra.sink import CassandraStore
+from fabric_beam.runners.direct import DirectRunner
+from fabric_beam.testing.servers.cassandra import CassandraServer
+
+_CONCURRENCIES = (64, 128, 256)
+_PIPELINE = "a pipeline from Parquet on DirectRunner, start-up off"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--durable", action="store_true", help="wait for the disk at every write")
+    options = parser.parse_args()
+    table = _events(options.rows)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        CassandraServer(durable=options.durable) as server,
+        Cluster(
+            ["127.0.0.1"],
+            port=server.port,
+            auth_provider=PlainTextAuthProvider(server.user, server.user),
+            protocol_version=4,
+        ) as cluster,
+    ):
+        session = cluster.connect()
+        session.default_timeout = 120
+        rows, few = Path(folder) / "rows.parquet", Path(folder) / "few.parquet"
+        table.write_parquet(rows)
+        table.head(10).write_parquet(few)
+        url = f"cassandra://{server.user}:{server.user}@{server.address}/bench/events?replication=1"
+        state = f"cassandra://{server.user}:{server.user}@{server.address}/bench/state?replication=1&partition=offset"
+        ways: dict[str, Callable[[], None]] = {
+            "Fabric Beam's store": lambda: _store(url, table),
+            _PIPELINE: lambda: _sink(url, rows),
+            "Fabric Beam's store, each row a partition": lambda: _store(state, table),
+        }
+        for concurrency in _CONCURRENCIES:
+            ways[f"by hand, concurrency={concurrency}"] = _by_hand(session, table, "events", concurrency)
+            ways[f"by hand, each row a partition, concurrency={concurrency}"] = _by_hand(
+                session, table, "state", concurrency
+            )
+        # Both tables are there, and the compiled loops, and the server is warm.
+        for _ in range(2):
+            _store(url, table)
+            _store(state, table)
+        figures: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
+        for _ in range(options.runs):
+            for way, write in ways.items():
+                for name in ("events", "state"):
+                    session.execute(f"TRUNCATE bench.{name}")
+                took = _timed(write, server.pid)
+                if way == _PIPELINE:
+                    start = _timed(lambda: _sink(url, few), server.pid)
+                    took = (took[0] - start[0], took[1] - start[1], took[2] - start[2])
+                figures[way].append(took)
+                print(f"{way}: {options.rows / took[0]:,.0f} rows/s", file=sys.stderr)
+    print(
+        f"{options.rows:,} rows of {table.width} columns, medians of {options.runs} runs, cassandra-driver "
+        f"{cassandra.__version__}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n"
+    )
+    print("| way | rows a second | client CPU a row | server CPU a row |")
+    print("|---|---|---|---|")
+    for way, runs in figures.items():
+        wall, ours, theirs = (statistics.median(column) / options.rows for column in zip(*runs, strict=True))
+        print(f"| {way} | {1 / wall:,.0f} | {ours * 1e6:.1f} µs | {theirs * 1e6:.1f} µs |")
+
+
+def _events(rows: int) -> pl.DataFrame:
+    """Like access-log events; one in seven without a size."""
+    n = pl.int_range(rows)
+    times = datetime(2026, 1, 1, tzinfo=UTC) + pl.duration(milliseconds=n * 37)
+    return pl.select(
+        times.cast(pl.Datetime("us", "UTC")).alias("timestamp"),
+        pl.format("10.0.{}.{}", n % 256, n % 200).alias("client.address"),
+        pl.lit("GET").alias("http.request.method"),
+        pl.format("/item/{}", n % 5000).alias("url.path"),
+        (200 + n % 5).alias("http.response.status_code"),
+        pl.when(n % 7 > 0).then(n * 37 % 10_000).alias("http.response.body.size"),
+        pl.lit("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_9_1) AppleWebKit/537.36 Chrome/32.0").alias(
+            "user_agent.original"
+        ),
+        pl.lit("/var/log/nginx/access.log").alias("source"),
+        (n * 200).alias("offset"),
+    )
+
+
+def _store(url: str, table: pl.DataFrame) -> None:
+    store = CassandraStore(Endpoint.parse(url, SINKS))
+    store.connect(30)
+    for part in table.iter_slices(store.ROWS):
+        assert store.write(part) is None
+    store.close()
+
+
+def _sink(url: str, file: Path) -> None:
+    options = PipelineOptions([], pickle_library="cloudpickle")
+    with beam.Pipeline(runner=DirectRunner(), options=options) as pipeline:
+        _ = pipeline | Read(f"parquet:{file}") | WriteTo(url)
+
+
+def _by_hand(session: Any, table: pl.DataFrame, name: str, concurrency: int) -> Callable[[], None]:
+    if name == "events":
+        table = table.with_columns(time_bucket=pl.col("timestamp").dt.truncate("1h"))
+    rows = table.rows()
+
+    def write() -> None:
+        columns = ", ".join(f'"{column}"' for column in table.columns)
+        places = ", ".join("?" * table.width)
+        insert = session.prepare(f"INSERT INTO bench.{name} ({columns}) VALUES ({places})")
+        execute_concurrent_with_args(session, insert, rows, concurrency=concurrency)
+
+    return write
+
+
+def _timed(write: Callable[[], None], server: int) -> tuple[float, float, float]:
+    """Wall, and CPU of this process and of the server: seconds."""
+    wall, ours, theirs = time.perf_counter(), time.process_time(), _cpu(server)
+    write()
+    return time.perf_counter() - wall, time.process_time() - ours, _cpu(server) - theirs
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()

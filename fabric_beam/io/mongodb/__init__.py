@@ -1,0 +1,1 @@
+"""`mongodb:` written and read: `sink.py`, `source.py`, and what they are made of."""

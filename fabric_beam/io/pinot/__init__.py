@@ -1,0 +1,1 @@
+"""`pinot:` written: `sink.py`, and what it is made of."""

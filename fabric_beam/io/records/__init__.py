@@ -1,0 +1,1 @@
+"""Records, as clients of stores give them, to typed tables."""
