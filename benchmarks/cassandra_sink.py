@@ -27,9 +27,10 @@ from cassandra.cluster import Cluster
 from cassandra.concurrent import execute_concurrent_with_args
 
 from fabric_beam import Read, WriteTo
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.cassandra.sink import CassandraStore
 from fabric_beam.runners.direct import DirectRunner
+from fabric_beam.schemes import SINKS
 from fabric_beam.testing.servers.cassandra import CassandraServer
 
 _CONCURRENCIES = (64, 128, 256)

@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 import polars as pl
 from confluent_kafka import Producer
 
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.kafka.sink import KafkaStore
 from fabric_beam.io.store import identities
+from fabric_beam.schemes import SINKS
 from fabric_beam.testing.servers.kafka import KafkaServer
 
 _SETTINGS: dict[str, object] = {"log_level": 0, "enable.idempotence": True, "linger.ms": 5, "compression.type": "zstd"}

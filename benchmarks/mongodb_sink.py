@@ -27,9 +27,10 @@ from pymongo.errors import BulkWriteError
 
 from fabric_beam import WriteTo
 from fabric_beam.batches import BatchOf, arrow_schema, to_batch
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.mongodb.sink import MongoStore
 from fabric_beam.runners.direct import DirectRunner
+from fabric_beam.schemes import SINKS
 from fabric_beam.testing.servers.mongodb import MongoServer
 
 #: Of 500, 1,000, 5,000 and 10,000 documents a bulk, the hand-written loops are not faster with any other.

@@ -19,9 +19,10 @@ import polars as pl
 import requests
 from confluent_kafka import Producer
 
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.pinot.realtime import RealtimeStore
 from fabric_beam.io.pinot.segments import SegmentStore
+from fabric_beam.schemes import SINKS
 from fabric_beam.testing.servers.kafka import KafkaServer
 from fabric_beam.testing.servers.pinot import PinotServer
 

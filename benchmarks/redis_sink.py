@@ -25,9 +25,10 @@ import redis
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from fabric_beam import Read, WriteTo
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.redis.sink import RedisStore
 from fabric_beam.runners.direct import DirectRunner
+from fabric_beam.schemes import SINKS
 from fabric_beam.testing.servers.redis import RedisServer
 
 _CHUNK = 1_000

@@ -21,10 +21,11 @@ import pymongo
 import redis
 
 from fabric_beam import WriteTo
-from fabric_beam.endpoints import SOURCES, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.mongodb.source import MongoReader
 from fabric_beam.io.redis.source import RedisReader
 from fabric_beam.io.store_reader import StoreReader
+from fabric_beam.schemes import SOURCES
 from fabric_beam.testing import run
 from fabric_beam.testing.servers.mongodb import MongoServer
 from fabric_beam.testing.servers.redis import RedisServer

@@ -14,46 +14,8 @@ import apache_beam as beam
 from apache_beam.transforms.error_handling import ErrorHandler
 
 from fabric_beam.errors import UsageError, nearest
+from fabric_beam.schemes import SINKS, SOURCES
 
-#: Scheme → the class that reads it, `module:class`. What has no scheme of ours is a path or glob of text files.
-SOURCES = {
-    "cassandra": "fabric_beam.io.cassandra.source:ReadCassandra",
-    "kafka": "fabric_beam.io.kafka.source:ReadKafka",
-    "lines": "fabric_beam.io.lines:ReadLines",
-    "mongodb": "fabric_beam.io.mongodb.source:ReadMongoDB",
-    "mongodb+srv": "fabric_beam.io.mongodb.source:ReadMongoDB",
-    "parquet": "fabric_beam.io.parquet:ReadParquet",
-    "redis": "fabric_beam.io.redis.source:ReadRedis",
-    "rediss": "fabric_beam.io.redis.source:ReadRedis",
-}
-#: Scheme → the class that writes it.
-SINKS = {
-    "cassandra": "fabric_beam.io.cassandra.sink:WriteCassandra",
-    "jsonl": "fabric_beam.io.jsonl:WriteJsonLines",
-    "kafka": "fabric_beam.io.kafka.sink:WriteKafka",
-    "mongodb": "fabric_beam.io.mongodb.sink:WriteMongoDB",
-    "mongodb+srv": "fabric_beam.io.mongodb.sink:WriteMongoDB",
-    "parquet": "fabric_beam.io.parquet:WriteParquet",
-    "pinot": "fabric_beam.io.pinot.sink:write_pinot",
-    "redis": "fabric_beam.io.redis.sink:WriteRedis",
-    "rediss": "fabric_beam.io.redis.sink:WriteRedis",
-    "stdout": "fabric_beam.io.stdout:WriteStdout",
-}
-#: Scheme → the class that looks rows up in it by key.
-LOOKUPS = {
-    "cassandra": "fabric_beam.io.cassandra.lookup:CassandraLookup",
-    "http": "fabric_beam.io.http:HttpLookup",
-    "https": "fabric_beam.io.http:HttpLookup",
-    "mongodb": "fabric_beam.io.mongodb.lookup:MongoLookup",
-    "mongodb+srv": "fabric_beam.io.mongodb.lookup:MongoLookup",
-    "redis": "fabric_beam.io.redis.lookup:RedisLookup",
-    "rediss": "fabric_beam.io.redis.lookup:RedisLookup",
-}
-#: Scheme → the class that keeps what was looked up, for several processes.
-SECOND_LEVELS = {
-    "redis": "fabric_beam.io.redis.second_level:RedisSecondLevel",
-    "rediss": "fabric_beam.io.redis.second_level:RedisSecondLevel",
-}
 #: Schemes of Beam's file systems: with no scheme of ours before them they name text files.
 FILE_SYSTEMS = ("file", "gs", "s3", "hdfs", "azfs")
 
@@ -187,20 +149,6 @@ class Sink(beam.PTransform):
     def with_error_handler(self, error_handler: ErrorHandler | None) -> Self:
         """Take the error handler that rejected rows go to; a sink that takes every row leaves it alone."""
         return self
-
-
-def boolean(text: str) -> bool:
-    """What an option that is `true` or `false` says, for `Endpoint.option`.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if text not in ("true", "false"):
-        raise ValueError(text)
-    return text == "true"
-
-
-boolean.__name__ = "true or false"
 
 
 def masked(url: str) -> str:

@@ -8,14 +8,14 @@ from typing import Any, Literal, Protocol
 
 import polars as pl
 
-from fabric_beam.cache import Cache
 from fabric_beam.errors import SchemaError, UsageError, nearest
 from fabric_beam.kernel import Split, reject
-from fabric_beam.key_table import KeyTable
-from fabric_beam.lookup_cache import Answers
+from fabric_beam.lookups.cache import Answers
+from fabric_beam.lookups.key_table import KeyTable
+from fabric_beam.lookups.options import Cache
+from fabric_beam.lookups.shared import SharedLookup, names_store
 from fabric_beam.map_batches import MapBatches
 from fabric_beam.reference import Reference, read_reference, typed
-from fabric_beam.shared_lookup import SharedLookup, names_store
 
 _MISSES = ("null", "drop", "reject")
 

@@ -12,13 +12,14 @@ from urllib.parse import quote, urlencode
 
 import polars as pl
 
-from fabric_beam.endpoints import Endpoint, boolean
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import SchemaError, UsageError, nearest
 from fabric_beam.io.records.values import converter, unchanged
 from fabric_beam.io.templates import text
 from fabric_beam.kernel import MESSAGE, Split
-from fabric_beam.lookup import Lookup
-from fabric_beam.lookup_rows import field, from_records
+from fabric_beam.lookups.lookup import Lookup
+from fabric_beam.lookups.rows import field, from_records
+from fabric_beam.option_kinds import boolean
 
 if TYPE_CHECKING:
     import requests

@@ -93,17 +93,3 @@ class StoreReader(ABC):
 
     def close(self) -> None:  # noqa: B027 - not every client has to be closed
         """Close the connection."""
-
-
-def whole(text: str) -> int:
-    """What an option that is a number of things says, for `Endpoint.option`.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not text.isdigit() or not int(text):
-        raise ValueError(text)
-    return int(text)
-
-
-whole.__name__ = "a whole number above zero"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -20,11 +19,12 @@ from apache_beam.utils.windowed_value import WindowedValue
 from fabric_beam import dead_letters, ledger
 from fabric_beam.batches import BatchOf, arrow_schema, from_batch, to_batch
 from fabric_beam.calls import Calls, Unavailable
-from fabric_beam.endpoints import Endpoint, Sink, boolean, step
+from fabric_beam.endpoints import Endpoint, Sink, step
 from fabric_beam.errors import FabricBeamError, OutputError, RejectedRowsError
 from fabric_beam.io.store import Store
 from fabric_beam.kernel import reject
 from fabric_beam.map_batches import DEAD_LETTERS, as_batches
+from fabric_beam.option_kinds import boolean, positive
 from fabric_beam.progress import PROGRESS
 
 #: The rule of rows that a store did not take because it did not answer.
@@ -55,25 +55,14 @@ class _Limits(NamedTuple):
     @classmethod
     def of(cls, endpoint: Endpoint, store: type[Store]) -> _Limits:
         return cls(
-            endpoint.option("rows", _positive(int), store.ROWS),
-            endpoint.option("bytes", _positive(int), 8 << 20),
-            endpoint.option("age", _positive(float), 10.0),
-            endpoint.option("timeout", _positive(float), 120.0),
-            endpoint.option("call_timeout", _positive(float), 15.0),
-            endpoint.option("concurrency", _positive(int), store.CONCURRENCY),
+            endpoint.option("rows", positive(int), store.ROWS),
+            endpoint.option("bytes", positive(int), 8 << 20),
+            endpoint.option("age", positive(float), 10.0),
+            endpoint.option("timeout", positive(float), 120.0),
+            endpoint.option("call_timeout", positive(float), 15.0),
+            endpoint.option("concurrency", positive(int), store.CONCURRENCY),
             endpoint.option("required", boolean, True),
         )
-
-
-def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def positive(text: str) -> Any:
-        value = kind(text)
-        if not 0 < value < math.inf:
-            raise ValueError(text)
-        return value
-
-    positive.__name__ = f"a positive {kind.__name__}"
-    return positive
 
 
 class StoreSink(Sink):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from fabric_beam.command_line import Parser, add_running, one_of
 from fabric_beam.errors import InputError, UsageError, nearest
+from fabric_beam.schemes import SINKS
 from transforms.formats import FORMATS
 
 DATASETS = ("events", "metrics", "alerts", "dead_letters")
 DETECTORS = ("robust_zscore", "isolation_forest", "none")
 #: Known here by name alone: their classes import what a command line need not wait for.
 FILE_SCHEMES = ("parquet", "jsonl")
-SINK_SCHEMES = (*FILE_SCHEMES, "kafka", "mongodb", "mongodb+srv", "redis", "rediss", "stdout")
 
 _EXAMPLES = """\
 examples:
@@ -140,8 +140,8 @@ def _sinks(texts: Sequence[str]) -> tuple[dict[str, list[str]], Path]:
         if dataset not in (*DATASETS, "*"):
             raise UsageError(f"--sink {text}: there is no dataset {dataset!r}. {nearest(dataset, [*DATASETS, '*'])}")
         scheme, _, path = ("stdout:" if url == "-" else url).partition(":")
-        if scheme not in SINK_SCHEMES:
-            raise UsageError(f"--sink {dataset}=…: there is no sink scheme {scheme!r}. {nearest(scheme, SINK_SCHEMES)}")
+        if scheme not in SINKS:
+            raise UsageError(f"--sink {dataset}=…: there is no sink scheme {scheme!r}. {nearest(scheme, SINKS)}")
         if dataset != "*":
             sinks[dataset].append(url.replace("{dataset}", dataset))
         elif scheme in FILE_SCHEMES:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
+from fabric_beam.schemes import SINKS
 from fabric_beam.testing.servers.kafka import KafkaServer
 
 pytest.importorskip("confluent_kafka")

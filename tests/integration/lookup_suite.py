@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import polars as pl
 import pytest
 
-from fabric_beam.cache import Cache
 from fabric_beam.errors import InputError
 from fabric_beam.kernel import Split
+from fabric_beam.lookups.options import Cache
 from fabric_beam.testing import collect_with_dead_letters
 from fabric_beam.testing.servers.process import ServerProcess
 from transforms import Enrich

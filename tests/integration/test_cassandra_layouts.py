@@ -13,9 +13,10 @@ from uuid import UUID
 import polars as pl
 import pytest
 
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import OutputError
 from fabric_beam.kernel import MESSAGE
+from fabric_beam.schemes import SINKS
 from fabric_beam.testing.servers.cassandra import CassandraServer
 from tests.integration.store_suite import events, write
 

@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from fabric_beam import Read
-from fabric_beam.endpoints import SOURCES, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import InputError, UsageError
 from fabric_beam.io.cassandra.source import CassandraReader
+from fabric_beam.schemes import SOURCES
 from fabric_beam.testing import read_all
 from fabric_beam.testing.servers.cassandra import CassandraServer
 from tests.integration.store_read_suite import StoreReadSuite

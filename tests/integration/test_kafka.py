@@ -16,11 +16,12 @@ from confluent_kafka import Consumer, TopicPartition
 
 from fabric_beam import Read
 from fabric_beam.batches import from_batch
-from fabric_beam.endpoints import SOURCES, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import InputError
 from fabric_beam.io.kafka.columns import SCHEMA
 from fabric_beam.io.kafka.source import _PartitionTracker, _ReadPartition, _work
 from fabric_beam.runners.prism import binary_path
+from fabric_beam.schemes import SOURCES
 from fabric_beam.testing import check_source
 from fabric_beam.testing.batches import read_all
 from fabric_beam.testing.servers.kafka import KafkaServer

@@ -19,8 +19,9 @@ from tests.integration.store_suite import StoreSuite, dead_letters, events, writ
 pymongo = pytest.importorskip("pymongo")
 bson = pytest.importorskip("bson")
 
-from fabric_beam.endpoints import SINKS, Endpoint  # noqa: E402
+from fabric_beam.endpoints import Endpoint  # noqa: E402
 from fabric_beam.io.mongodb.sink import MongoStore  # noqa: E402
+from fabric_beam.schemes import SINKS  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ import polars as pl
 import pytest
 
 from fabric_beam import Read, WriteTo
-from fabric_beam.endpoints import SOURCES, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import InputError, RejectedRowsError, SchemaError
+from fabric_beam.schemes import SOURCES
 from fabric_beam.testing import batch, read_all, run
 from fabric_beam.testing.servers.mongodb import MongoServer
 from tests.integration.store_read_suite import StoreReadSuite

@@ -15,10 +15,11 @@ import polars as pl
 import pytest
 import requests
 
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import OutputError
 from fabric_beam.io.pinot.segments import SegmentStore
 from fabric_beam.runners.spark import SparkRunner
+from fabric_beam.schemes import SINKS
 from fabric_beam.testing.servers.kafka import KafkaServer
 from fabric_beam.testing.servers.pinot import PinotServer
 from fabric_beam.testing.servers.process import free_port
@@ -244,7 +245,7 @@ TYPES = pl.DataFrame(
 def test_types_and_layouts(way: str, layout: str, request: pytest.FixtureRequest) -> None:
     """Every type is read back; nulls are known as such; dotted names are quoted; the layouts' indexes are taken."""
     table: Table = request.getfixturevalue(way)
-    assert table.add(TYPES, layout=layout, ttl=36500) is None
+    assert table.add(TYPES, layout=layout, ttl=630_000_000) is None
     eventually(table.count, 2)
     names = [name for name in TYPES.columns if name not in ("nothing", "body", "timestamp")]
     assert list(table.rows(names)[0]) == [

@@ -14,8 +14,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import OutputError
+from fabric_beam.schemes import SINKS
 from fabric_beam.testing.servers.redis import RedisServer
 from tests.integration.store_suite import StoreSuite, events, write
 

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fabric_beam.cache import Cache
+from fabric_beam.lookups.options import Cache
 from fabric_beam.run import main
 from fabric_beam.testing import collect_with_dead_letters
 from fabric_beam.testing.servers.redis import RedisServer

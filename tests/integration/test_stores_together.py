@@ -47,7 +47,9 @@ def test_every_store_holds_the_same_rows(
         }
         arguments = [
             f"--input={raw}",
-            *(f"--sink=*={url}" for url in stores.values()),
+            *(f"--sink=*={url}" for name, url in stores.items() if name != "pinot"),
+            # Dead letters have no time, which rows of such tables need.
+            *(f"--sink={dataset}={stores['pinot']}" for dataset in ("events", "metrics", "alerts")),
             f"--sink=events=pinot://admin:secret@{pinot.address}/history",
             f"--sink=events=kafka://{kafka.address}/events?partitions=2",
             f"--sink=dead_letters=kafka://{kafka.address}/dead?partitions=1",
@@ -60,11 +62,13 @@ def test_every_store_holds_the_same_rows(
         assert all(table.height for table in in_files.values())
 
         account = json.loads((tmp_path / "out" / "ledger.json").read_text())
-        for dataset, sinks in {"events": 7, "metrics": 5, "alerts": 5, "dead_letters": 6}.items():
+        for dataset, sinks in {"events": 7, "metrics": 5, "alerts": 5, "dead_letters": 5}.items():
             assert list(account["written"][dataset].values()) == [in_files[dataset].height] * sinks
 
         for name, url in stores.items():
             for dataset, table in in_files.items():
+                if (name, dataset) == ("pinot", "dead_letters"):
+                    continue
                 place = url.format(dataset=dataset)
                 found = _in_pinot(pinot, dataset, table) if name == "pinot" else read_all(Read(_read_back(place)))
                 _assert_same(found, table, f"{dataset} in {name}")
@@ -89,7 +93,9 @@ def _in_pinot(pinot: Any, name: str, table: pl.DataFrame) -> pl.DataFrame:
     while True:
         rows, columns = _asked(pinot, f"SELECT * FROM {name} LIMIT 1000000")
         if len(rows) >= table.height or time.monotonic() > until:
-            return pl.DataFrame(rows, columns, orient="row", infer_schema_length=None)
+            found = pl.DataFrame(rows, columns, orient="row", infer_schema_length=None)
+            times = [name for name, dtype in table.schema.items() if dtype.is_temporal()]
+            return found.with_columns(pl.col(times).cast(pl.Datetime("ms", "UTC")))
         time.sleep(0.2)
 
 
@@ -102,17 +108,33 @@ def _asked(pinot: Any, sql: str) -> tuple[list[Any], list[str]]:
 
 def _assert_same(found: pl.DataFrame, expected: pl.DataFrame, what: str) -> None:
     """Every row once, with the same values, in the types and to the millisecond that the store has."""
-    columns = {name: _plain(column) for name, column in expected.to_dict().items() if column.null_count() < len(column)}
-    lacking = set(columns) - set(found.columns)
+    columns = [column for column in expected.get_columns() if column.null_count() < len(column)]
+    lacking = {column.name for column in columns} - set(found.columns)
     assert not lacking, f"{what}: {lacking} are not there"
-    one = pl.DataFrame([_plain(found[name].cast(expected[name].dtype)).alias(name) for name in columns])
-    other = pl.DataFrame([column.alias(name) for name, column in columns.items()])
+    one, other = (
+        pl.DataFrame([_plain(table[column.name], column.dtype) for column in columns]) for table in (found, expected)
+    )
     assert one.height == other.height, f"{what}: {one.height} rows of {other.height}"
     assert_frame_equal(one.sort(one.columns), other.sort(one.columns))
 
 
-def _plain(column: pl.Series) -> pl.Series:
-    return column.dt.cast_time_unit("ms") if column.dtype.is_temporal() else column
+def _plain(column: pl.Series, dtype: pl.DataType) -> pl.Series:
+    if dtype.is_nested():
+        return pl.Series(column.name, [json.dumps(_parsed(value)) for value in column.to_list()])
+    column = column.cast(dtype)
+    return column.dt.cast_time_unit("ms") if dtype.is_temporal() else column
+
+
+def _parsed(value: Any) -> Any:
+    """A nested value, whatever of it the store holds as JSON."""
+    match value:
+        case list():
+            return [_parsed(item) for item in value]
+        case dict():
+            return {name: _parsed(item) for name, item in value.items()}
+        case str() if value[:1] in ("[", "{"):
+            return _parsed(json.loads(value))
+    return value
 
 
 def test_a_sink_that_is_down_is_replayed_later(raw: str, redis_server: Any, tmp_path: Path) -> None:

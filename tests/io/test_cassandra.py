@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric_beam import WriteTo
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, OutputError, SchemaError, UsageError
 from fabric_beam.io.cassandra.encode import NULL, UNSET, batches
 from fabric_beam.io.cassandra.sink import CassandraStore
 from fabric_beam.io.cassandra.tables import Key
+from fabric_beam.schemes import SINKS
 
 pytest.importorskip("cassandra")
 

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import polars as pl
 import pytest
 
-from fabric_beam.cache import Cache
 from fabric_beam.errors import InputError, SchemaError, UsageError
+from fabric_beam.lookups.options import Cache
 from fabric_beam.testing import collect_with_dead_letters
 from fabric_beam.testing.servers.process import free_port
 from transforms import Enrich

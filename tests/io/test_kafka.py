@@ -6,10 +6,11 @@ import pytest
 from apache_beam.io.restriction_trackers import OffsetRange
 
 from fabric_beam import Read
-from fabric_beam.endpoints import SOURCES, Endpoint, masked
+from fabric_beam.endpoints import Endpoint, masked
 from fabric_beam.errors import InputError, UsageError
 from fabric_beam.io.kafka.source import _PartitionTracker
 from fabric_beam.io.kafka.topic import Bound, Topic
+from fabric_beam.schemes import SOURCES
 from fabric_beam.testing.servers.process import free_port
 
 

@@ -12,11 +12,12 @@ import pytest
 pytest.importorskip("confluent_kafka")
 
 from fabric_beam import WriteTo
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, UsageError
 from fabric_beam.io.kafka import librdkafka
 from fabric_beam.io.kafka.layout import MessageLayout
 from fabric_beam.io.kafka.sink import KafkaStore
+from fabric_beam.schemes import SINKS
 
 URL = "kafka://127.0.0.1:9092/events"
 
@@ -31,7 +32,7 @@ def store(query: str = "") -> KafkaStore:
         ("partitions=0", "partitions='0' is not a whole number above zero"),
         ("replication=two", "replication='two' is not a whole number"),
         ("compression=zip", "is not one of none, gzip, snappy, lz4, zstd"),
-        ("create=maybe", "is not one of true, false"),
+        ("create=maybe", "is not true or false"),
         ("key={body", "a text with columns in braces"),
         ("headers=a,,b", "columns separated by commas"),
         ("hedaers=a", "Did you mean 'headers'"),

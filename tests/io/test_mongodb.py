@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabric_beam import WriteTo
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, UsageError
 from fabric_beam.io.mongodb.documents import Path, builder, clash, leaves
 from fabric_beam.io.mongodb.target import CLIENT_OPTIONS
+from fabric_beam.schemes import SINKS
 
 bson = pytest.importorskip("bson")
 pymongo = pytest.importorskip("pymongo")
@@ -40,7 +41,7 @@ def store(url: str) -> MongoStore:
         ("mongodb://host/logs/a$b", "does not name"),
         ("mongodb://host:port/logs/events", "[Pp]ort"),
         ("mongodb://a b:c@host@host/logs/events", "escaped"),
-        ("mongodb://host/logs/events?ttl=0", "ttl='0' is not a number of seconds from 1 to 2147483647"),
+        ("mongodb://host/logs/events?ttl=0", "ttl='0' is not a number of seconds from 1 to 630720000"),
         ("mongodb://host/logs/events?ttl=1.5", "ttl"),
         ("mongodb://host/logs/events?nested=no", "nested='no' is not true or false"),
         ("mongodb://host/logs/events?READPREFERENCE=best", "best"),

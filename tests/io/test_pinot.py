@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric_beam import WriteTo
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, OutputError, SchemaError, UsageError
 from fabric_beam.io.pinot.columns import column_of, unfit, values
 from fabric_beam.io.pinot.segments import SegmentStore
 from fabric_beam.io.pinot.tables import Table
+from fabric_beam.schemes import SINKS
 
 pytest.importorskip("confluent_kafka")
 

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric_beam import WriteTo
-from fabric_beam.endpoints import SINKS, Endpoint
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, OutputError, SchemaError, UsageError
 from fabric_beam.io.redis.commands import command
 from fabric_beam.io.redis.sink import RedisStore
 from fabric_beam.io.templates import Template
+from fabric_beam.schemes import SINKS
 
 pytest.importorskip("redis")
 

@@ -71,8 +71,8 @@ def batches(statement: bytes, columns: list[pl.Series], partition: list[int], mi
         >>> made = batches(b"id", [pl.Series([2, 1, 2], dtype=pl.Int32), pl.Series(["a", "b", None])], [0], NULL)
         >>> len(made), made.rows.tolist()
         (2, [1, 0, 2])
-        >>> bytes(made.statements(0, 1))
-        b'\x01\x00\x02id\x00\x02\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x01b'
+        >>> bytes(made.statements(0, 1)).hex()
+        '0100026964000200000004000000010000000162'
     """
     keys = pl.DataFrame([columns[n].alias(str(n)) for n in partition])
     order = keys.select(pl.arg_sort_by(keys.columns, maintain_order=True)).to_series().to_numpy().astype(np.int64)

@@ -15,7 +15,7 @@ from fabric_beam.io.cassandra.target import Target, quoted, transient
 from fabric_beam.io.cassandra.types import fits
 from fabric_beam.io.cassandra.values import adapter
 from fabric_beam.kernel import MESSAGE, Split
-from fabric_beam.lookup import Lookup
+from fabric_beam.lookups.lookup import Lookup
 
 if TYPE_CHECKING:
     from cassandra.cluster import Cluster, Session

@@ -18,6 +18,7 @@ from fabric_beam.io.cassandra.target import Target, quoted, transient
 from fabric_beam.io.store_reader import Page, StoreReader
 from fabric_beam.io.store_source import ReadStore
 from fabric_beam.io.templates import text
+from fabric_beam.option_kinds import whole
 
 if TYPE_CHECKING:
     from cassandra.cluster import Cluster, Session
@@ -40,8 +41,8 @@ class CassandraReader(StoreReader):
     def __init__(self, endpoint: Endpoint) -> None:
         self._target = Target.parse(endpoint, "LOCAL_QUORUM")
         self._fields = [name for name in endpoint.option("fields", str, "").split(",") if name]
-        self._ranges = endpoint.option("ranges", _count, 0)
-        self._page = endpoint.option("rows", _count, _PAGE)
+        self._ranges = endpoint.option("ranges", whole, 0)
+        self._page = endpoint.option("rows", whole, _PAGE)
         self._cluster: Cluster | None = None
         self._session: Session | None = None
         self._names: list[str] = []
@@ -201,12 +202,3 @@ def _keys(schema: pl.Schema) -> pl.Expr:
         part.str.replace_all("%", "%25", literal=True).str.replace_all("/", "%2F", literal=True) for part in parts
     ]
     return pl.concat_str(escaped, separator="/").alias("key")
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise ValueError(text)
-    return int(text)
-
-
-_count.__name__ = "a whole number above zero"

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from fabric_beam.batches import EVENT_TIME
-from fabric_beam.endpoints import Endpoint, boolean
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import OutputError, SchemaError, UsageError, nearest
 from fabric_beam.io.cassandra.target import Target, quoted
 from fabric_beam.io.cassandra.types import created, fits
 from fabric_beam.io.store import PROVENANCE, identities
+from fabric_beam.option_kinds import boolean, seconds_to_live
 
 if TYPE_CHECKING:
     from cassandra.cluster import Session
@@ -29,7 +30,6 @@ _EVENTS_BUCKET, _WINDOWS_BUCKET = "1h", "1d"
 #: ones again.
 _MADE = "fabric-beam"
 _BUCKET_SAID = re.compile(rf"{TIME_BUCKET}=(\d+[mhd])")
-_LONGEST_TTL = 20 * 365 * 86_400
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Layout:
         self._partition = _names(endpoint.option("partition", str, ""))
         self._clustering = _names(endpoint.option("clustering", str, ""))
         self._bucket = endpoint.option("bucket", _width, "")
-        self.ttl = endpoint.option("ttl", _seconds, 0)
+        self.ttl = endpoint.option("ttl", seconds_to_live, 0)
         self._replication = endpoint.option("replication", _replication, "")
         self._alter = endpoint.option("alter", boolean, False)
         if self._clustering and not self._partition:
@@ -270,15 +270,6 @@ def _width(text: str) -> str:
 
 
 _width.__name__ = "a width of time such as 10m, 1h or 1d"
-
-
-def _seconds(text: str) -> int:
-    if not 0 < int(text) <= _LONGEST_TTL:
-        raise ValueError(text)
-    return int(text)
-
-
-_seconds.__name__ = f"a number of seconds from 1 to {_LONGEST_TTL}"
 
 
 def _replication(text: str) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
-from fabric_beam.endpoints import Endpoint, boolean
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, UsageError, nearest
+from fabric_beam.option_kinds import boolean
 
 if TYPE_CHECKING:
     from cassandra.cluster import Cluster, Session

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from fabric_beam.io.kafka.topic import Topic
 from fabric_beam.io.store import Store
 from fabric_beam.io.store_sink import StoreSink
 from fabric_beam.kernel import reject
+from fabric_beam.option_kinds import boolean, one_of, whole
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -64,9 +64,9 @@ class KafkaStore(Store):
         library()
         self._topic = Topic.of(endpoint)
         self._layout = MessageLayout(endpoint)
-        self._compression = endpoint.option("compression", _one_of(*_COMPRESSIONS), "zstd")
-        self._create = endpoint.option("create", _one_of("true", "false"), "true") == "true"
-        self._shape = {name: endpoint.option(name, _whole, -1) for name in ("partitions", "replication")}
+        self._compression = endpoint.option("compression", one_of(*_COMPRESSIONS), "zstd")
+        self._create = endpoint.option("create", boolean, True)
+        self._shape = {name: endpoint.option(name, whole, -1) for name in ("partitions", "replication")}
         self._timeout = 0.0
         self._largest = ""
         self._producer: Producer | None = None
@@ -271,26 +271,6 @@ class WriteKafka(StoreSink):
     """
 
     store = KafkaStore
-
-
-def _whole(number: str) -> int:
-    value = int(number)
-    if value < 1:
-        raise ValueError(number)
-    return value
-
-
-_whole.__name__ = "a whole number above zero"
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def one_of(word: str) -> str:
-        if word not in words:
-            raise ValueError(word)
-        return word
-
-    one_of.__name__ = f"one of {', '.join(words)}"
-    return one_of
 
 
 def _exception(code: int, words: str) -> Exception:

@@ -13,8 +13,8 @@ from fabric_beam.io.mongodb.values import plain
 from fabric_beam.io.records.schema import flattened, infer
 from fabric_beam.io.records.values import converter
 from fabric_beam.kernel import Split
-from fabric_beam.lookup import Lookup
-from fabric_beam.lookup_rows import field, from_records
+from fabric_beam.lookups.lookup import Lookup
+from fabric_beam.lookups.rows import field, from_records
 
 if TYPE_CHECKING:
     from pymongo import MongoClient

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import polars as pl
 
 from fabric_beam.batches import EVENT_TIME
-from fabric_beam.endpoints import Endpoint, boolean
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, OutputError, nearest
 from fabric_beam.io.mongodb.documents import builder, clash, leaves
 from fabric_beam.io.mongodb.target import CLIENT_OPTIONS, PASSING, Target, transient
 from fabric_beam.io.store import Store, identities
 from fabric_beam.io.store_sink import StoreSink
 from fabric_beam.kernel import reject
+from fabric_beam.option_kinds import boolean, seconds_to_live
 
 if TYPE_CHECKING:
     from bson.codec_options import CodecOptions
     from pymongo import MongoClient
     from pymongo.collection import Collection
 
-#: A TTL index counts in 32 bits.
-_LONGEST_TTL = 2**31 - 1
 #: https://www.mongodb.com/docs/manual/reference/limits/#bson-documents
 _DEEPEST = 100
 _DUPLICATE_KEY = 11000
@@ -44,7 +43,7 @@ class MongoStore(Store):
             raise MissingExtraError(f"{endpoint.scheme}:", "mongodb") from error
         self._endpoint = endpoint
         self._key = [name for name in endpoint.option("key", str, "").split(",") if name]
-        self._ttl = endpoint.option("ttl", _seconds, 0)
+        self._ttl = endpoint.option("ttl", seconds_to_live, 0)
         self._nested = endpoint.option("nested", boolean, True)
         self._target = Target.parse(endpoint)
         self._client: MongoClient[dict[str, Any]] | None = None
@@ -277,15 +276,6 @@ def _bson(value: Any) -> Any:
 def _reason(error: dict[str, Any]) -> str:
     details = error.get("errInfo", {}).get("details")
     return f"{error['code']}: {error.get('errmsg', '')}{f': {details}' if details else ''}"[:500]
-
-
-def _seconds(text: str) -> int:
-    if not 0 < int(text) <= _LONGEST_TTL:
-        raise ValueError(text)
-    return int(text)
-
-
-_seconds.__name__ = f"a number of seconds from 1 to {_LONGEST_TTL}"
 
 
 def _time_columns(schema: pl.Schema) -> list[str]:

@@ -20,8 +20,9 @@ from fabric_beam.io.records.columns import OTHERS, Columns
 from fabric_beam.io.records.schema import flattened, infer
 from fabric_beam.io.records.values import converter, to_text
 from fabric_beam.io.store import PROVENANCE
-from fabric_beam.io.store_reader import Page, StoreReader, whole
+from fabric_beam.io.store_reader import Page, StoreReader
 from fabric_beam.io.store_source import ReadStore
+from fabric_beam.option_kinds import whole
 
 if TYPE_CHECKING:
     from pymongo import MongoClient

@@ -11,9 +11,10 @@ from urllib.parse import unquote, urlsplit
 import polars as pl
 import requests
 
-from fabric_beam.endpoints import Endpoint, boolean
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import OutputError, UsageError
 from fabric_beam.io.pinot.tables import Table
+from fabric_beam.option_kinds import boolean
 
 _PORT = 9000
 _REDIRECT, _ABSENT, _TIMEOUT, _CONFLICT, _TOO_MANY, _BROKEN = 300, 404, 408, 409, 429, 500

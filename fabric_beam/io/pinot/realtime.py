@@ -106,7 +106,7 @@ class WriteRealtime(StoreSink):
         endpoint: `pinot://[user:password@]controller[:port]/table?kafka=host:port[,host:port][/topic]`; the topic is
             named like the table if not otherwise. `key` (columns, by commas) is the identity instead of `source` and
             `offset`; `layout` `analytics`, `dashboards` or `reports` (indexes), `dimensions` the columns that queries
-            filter and group by, `ttl` in days, `alter=true` adds columns to a table that is there, `https=true`;
+            filter and group by, `ttl` in seconds, `alter=true` adds columns to a table that is there, `https=true`;
             `stream.NAME` is any of the table's settings for Kafka, and `compression`, `create`, `partitions`,
             `replication`, `librdkafka.NAME` are those of `WriteKafka`. And what every store's URL takes: see
             `StoreSink`.

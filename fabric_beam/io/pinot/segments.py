@@ -22,6 +22,7 @@ from fabric_beam.io.store import PROVENANCE, Store
 from fabric_beam.io.store_sink import StoreSink
 from fabric_beam.json_rows import to_json
 from fabric_beam.map_batches import as_batches
+from fabric_beam.option_kinds import whole
 
 #: Of what bulks are for others: here a segment is one.
 _BULKS = ("rows", "bytes", "age")
@@ -37,7 +38,7 @@ class SegmentStore(Store):
     def __init__(self, endpoint: Endpoint) -> None:
         self._controller = Controller(endpoint)
         self._table = Table.of(endpoint, self._controller.table, "OFFLINE", {})
-        self._span = endpoint.option("span", _whole, 16 << 20)
+        self._span = endpoint.option("span", whole, 16 << 20)
         self._job = endpoint.option("job", _name, "part")
 
     def check(self, schema: pl.Schema) -> None:
@@ -89,7 +90,7 @@ class WriteSegments(StoreSink):
         endpoint: `pinot://[user:password@]controller[:port]/table`. `span` says how much of a source is one segment, in
             units of `offset`, which are bytes of a file (16 MiB) or a topic's messages; `layout` `analytics`,
             `dashboards` or `reports` (indexes), `dimensions` the columns that queries filter and group by, `ttl` in
-            days, `alter=true` adds columns to a table that is there, `https=true`. And what every store's URL takes
+            seconds, `alter=true` adds columns to a table that is there, `https=true`. And what every store's URL takes
             (see `StoreSink`), but for `rows`, `bytes` and `age`.
         job: names the segments of rows that have no provenance.
 
@@ -155,15 +156,6 @@ def _segment(place: str) -> str:
     """A segment's name: something to recognise it by, and a hash that tells it from all others."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", place)[-60:].strip("-")
     return f"{readable}_{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"
-
-
-def _whole(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
-_whole.__name__ = "a whole number above zero"
 
 
 def _name(text: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from fabric_beam.endpoints import Endpoint, boolean
+from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import OutputError, SchemaError, nearest
 from fabric_beam.io.pinot.columns import Column, column_of, time_column
+from fabric_beam.option_kinds import boolean, one_of, seconds_to_live
 
 #: The identity of a row that upserts go by, and when it was written, in milliseconds: the last one stays.
 ID, WRITTEN = "_id", "_written"
@@ -37,7 +38,7 @@ class Table:
         type: `REALTIME` or `OFFLINE`.
         layout: one of `LAYOUTS`.
         dimensions: the columns that queries filter and group by; None: those of a known name.
-        days: after which rows are removed; 0: never.
+        ttl: seconds after which rows are removed; 0: never.
         alter: whether columns may be added to a table that is there.
         stream: Pinot's settings for its reading of Kafka.
     """
@@ -46,7 +47,7 @@ class Table:
     type: str
     layout: str
     dimensions: tuple[str, ...] | None
-    days: int
+    ttl: int
     alter: bool
     stream: dict[str, str]
 
@@ -56,14 +57,14 @@ class Table:
     @classmethod
     def of(cls, endpoint: Endpoint, name: str, type: str, stream: dict[str, str]) -> Table:
         """Take a table's options out of an endpoint."""
-        layout = endpoint.option("layout", _layout, name if name in LAYOUTS else LAYOUTS[0])
+        layout = endpoint.option("layout", one_of(*LAYOUTS), name if name in LAYOUTS else LAYOUTS[0])
         dimensions = endpoint.option("dimensions", str, "")
         return cls(
             name,
             type,
             layout,
             tuple(dimensions.split(",")) if dimensions else None,
-            endpoint.option("ttl", _days, 0),
+            endpoint.option("ttl", seconds_to_live, 0),
             endpoint.option("alter", boolean, False),
             stream,
         )
@@ -120,8 +121,8 @@ class Table:
         segments = {"schemaName": self.name, "replication": "1", "segmentPushType": "APPEND"}
         if time is not None:
             segments["timeColumnName"] = time
-        if self.days:
-            segments |= {"retentionTimeUnit": _DAY, "retentionTimeValue": str(self.days)}
+        if self.ttl:
+            segments |= {"retentionTimeUnit": "SECONDS", "retentionTimeValue": str(self.ttl)}
         made: dict[str, Any] = {
             "tableName": self.name,
             "tableType": self.type,
@@ -167,21 +168,3 @@ class Table:
                 {"dimensionsSplitOrder": [*window, *groups], "functionColumnPairs": pairs, "maxLeafRecords": 10_000}
             ]
         return made
-
-
-def _layout(name: str) -> str:
-    if name not in LAYOUTS:
-        raise ValueError(name)
-    return name
-
-
-_layout.__name__ = f"one of {', '.join(LAYOUTS)}"
-
-
-def _days(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
-_days.__name__ = "a number of days"

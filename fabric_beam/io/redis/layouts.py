@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from fabric_beam.io.redis.commands import command, count
 from fabric_beam.io.store import PROVENANCE, identities
 from fabric_beam.io.templates import Template, text
 from fabric_beam.json_rows import to_json
+from fabric_beam.option_kinds import whole
 
 #: Sends commands, so many for each row, and returns the lines that answer them, in order.
 Exchange = Callable[[pl.Series, int], pl.Series]
@@ -79,7 +79,7 @@ class Layout(ABC):
         for name, column in self._named.items():
             if not column:
                 raise UsageError(f"{endpoint.scheme}: as={self.name()} needs {name}=, a column.")
-        self._ttl = endpoint.option("ttl", _whole, 0)
+        self._ttl = endpoint.option("ttl", whole, 0)
 
     @classmethod
     def name(cls) -> str:
@@ -201,7 +201,7 @@ class Stream(Layout):
         super().__init__(endpoint)
         maxlen = endpoint.option("maxlen", _length, "0")
         self._maxlen = ("~" if maxlen.startswith("~") else "=", maxlen.removeprefix("~"))
-        self._seen = endpoint.option("seen", _whole, 3600)
+        self._seen = endpoint.option("seen", whole, 3600)
 
     def write(self, table: pl.DataFrame, exchange: Exchange) -> dict[int, str]:
         names = [name for name, dtype in table.schema.items() if dtype != pl.Null]
@@ -219,7 +219,7 @@ class Top(Layout):
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint)
-        self._limit = endpoint.option("limit", _whole, 100)
+        self._limit = endpoint.option("limit", whole, 100)
 
     def check(self, schema: pl.Schema) -> None:
         super().check(schema)
@@ -295,17 +295,8 @@ def _template(template: str) -> Template:
 _template.__name__ = "a text with columns in braces, such as {source}:{offset}"
 
 
-def _whole(number: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", number):
-        raise ValueError(number)
-    return int(number)
-
-
-_whole.__name__ = "a whole number above zero"
-
-
 def _length(length: str) -> str:
-    _whole(length.removeprefix("~"))
+    whole(length.removeprefix("~"))
     return length
 
 

@@ -13,8 +13,8 @@ from fabric_beam.io.redis.server import PASSING, TLS, Server, transient
 from fabric_beam.io.redis.texts import from_json_values, from_texts
 from fabric_beam.io.templates import Template, text
 from fabric_beam.kernel import MESSAGE, Split
-from fabric_beam.lookup import Lookup
-from fabric_beam.lookup_rows import from_columns, from_records
+from fabric_beam.lookups.lookup import Lookup
+from fabric_beam.lookups.rows import from_columns, from_records
 
 if TYPE_CHECKING:
     import redis

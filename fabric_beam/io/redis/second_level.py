@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.redis.server import TLS, Server, transient
-from fabric_beam.second_level import SecondLevel
+from fabric_beam.lookups.second_level import SecondLevel
 
 if TYPE_CHECKING:
     import redis

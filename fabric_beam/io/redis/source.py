@@ -15,8 +15,9 @@ from fabric_beam.io.records.values import unchanged
 from fabric_beam.io.redis.replies import ask
 from fabric_beam.io.redis.server import TLS, Server, transient
 from fabric_beam.io.redis.stored import OPTIONS, Row, stored
-from fabric_beam.io.store_reader import Page, StoreReader, whole
+from fabric_beam.io.store_reader import Page, StoreReader
 from fabric_beam.io.store_source import ReadStore
+from fabric_beam.option_kinds import whole
 
 if TYPE_CHECKING:
     import redis

@@ -9,14 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fabric_beam import shared_lookup
-from fabric_beam.cache import Cache
-from fabric_beam.endpoints import LOOKUPS, SECOND_LEVELS, Endpoint, masked
+from fabric_beam.endpoints import Endpoint, masked
 from fabric_beam.errors import InputError, SchemaError, UsageError
 from fabric_beam.kernel import Split
-from fabric_beam.key_table import KeyTable, hashes, positions
-from fabric_beam.shared_lookup import SharedLookup
-from tests.memory_lookup import COLUMNS, KEYS, MemoryLevel, MemoryLookup, keys
+from fabric_beam.lookups import shared
+from fabric_beam.lookups.key_table import KeyTable, hashes, positions
+from fabric_beam.lookups.options import Cache
+from fabric_beam.lookups.shared import SharedLookup
+from fabric_beam.schemes import LOOKUPS, SECOND_LEVELS
+from tests.lookups.memory_lookup import COLUMNS, KEYS, MemoryLevel, MemoryLookup, keys
 from transforms import Enrich
 
 EVENTS = pl.DataFrame({"host.name": ["b", "x", None, "a"], "port": [2, 2, 1, 1]})
@@ -130,7 +131,7 @@ def test_copies_in_one_process_share_one_cache() -> None:
     another.close()
     assert len(Registered.shared.asked) == 2
     # What runs that are over have left is given up.
-    assert len(shared_lookup._CACHES) == 1
+    assert len(shared._CACHES) == 1
 
 
 def test_options_of_the_url_go_before_those_of_python() -> None:

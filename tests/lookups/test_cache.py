@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabric_beam.errors import InputError
-from tests.memory_lookup import Clock, MemoryLevel, MemoryLookup, cache, keys, values
+from tests.lookups.memory_lookup import Clock, MemoryLevel, MemoryLookup, cache, keys, values
 
 A, B, C = ("a", 1), ("ü", 2), ("c", 3)
 
@@ -283,10 +283,10 @@ def test_many_batches_at_a_time_ask_once_for_a_refresh() -> None:
 
 def test_no_columns_tell_what_is_there() -> None:
     """A lookup of no columns says which keys there are, from the second level as well."""
-    from fabric_beam.cache import Cache
-    from fabric_beam.lookup_cache import LookupCache
-    from fabric_beam.second_level import SharedAnswers
-    from tests.memory_lookup import KEYS, endpoint
+    from fabric_beam.lookups.cache import LookupCache
+    from fabric_beam.lookups.options import Cache
+    from fabric_beam.lookups.second_level import SharedAnswers
+    from tests.lookups.memory_lookup import KEYS, endpoint
 
     lookup, level = MemoryLookup({A: 1}), MemoryLevel()
     for _ in range(2):

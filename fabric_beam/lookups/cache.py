@@ -13,14 +13,14 @@ import numpy as np
 import polars as pl
 from apache_beam.metrics import Metrics
 
-from fabric_beam.cache import Cache
 from fabric_beam.calls import Calls, Unavailable
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import FabricBeamError, InputError
 from fabric_beam.kernel import MESSAGE, Split
-from fabric_beam.key_table import Hashes, Numbers, gather, hashes, positions
-from fabric_beam.lookup import Lookup
-from fabric_beam.second_level import FAILURE, FOUND, STATUS, SharedAnswers, Times
+from fabric_beam.lookups.key_table import Hashes, Numbers, gather, hashes, positions
+from fabric_beam.lookups.lookup import Lookup
+from fabric_beam.lookups.options import Cache
+from fabric_beam.lookups.second_level import FAILURE, FOUND, STATUS, SharedAnswers, Times
 
 #: Writes to the second level that may wait at a time.
 _MOST_BEHIND = 100

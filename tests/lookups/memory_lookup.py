@@ -8,11 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from fabric_beam.cache import Cache
-from fabric_beam.endpoints import LOOKUPS, Endpoint
-from fabric_beam.lookup import Lookup
-from fabric_beam.lookup_cache import LookupCache
-from fabric_beam.second_level import SecondLevel, SharedAnswers
+from fabric_beam.endpoints import Endpoint
+from fabric_beam.lookups.cache import LookupCache
+from fabric_beam.lookups.lookup import Lookup
+from fabric_beam.lookups.options import Cache
+from fabric_beam.lookups.second_level import SecondLevel, SharedAnswers
+from fabric_beam.schemes import LOOKUPS
 
 KEYS = pl.Schema({"host": pl.String(), "port": pl.Int64()})
 COLUMNS = pl.Schema({"value": pl.Int64()})

@@ -9,12 +9,13 @@ from typing import Any
 
 import polars as pl
 
-from fabric_beam.cache import PREFIX, Cache
-from fabric_beam.endpoints import LOOKUPS, SECOND_LEVELS, Endpoint, load, masked
+from fabric_beam.endpoints import Endpoint, load, masked
 from fabric_beam.errors import FabricBeamError, InputError, SchemaError, UsageError, nearest
-from fabric_beam.lookup import Lookup, column_types
-from fabric_beam.lookup_cache import Answers, LookupCache
-from fabric_beam.second_level import SecondLevel, SharedAnswers
+from fabric_beam.lookups.cache import Answers, LookupCache
+from fabric_beam.lookups.lookup import Lookup, column_types
+from fabric_beam.lookups.options import PREFIX, Cache
+from fabric_beam.lookups.second_level import SecondLevel, SharedAnswers
+from fabric_beam.schemes import LOOKUPS, SECOND_LEVELS
 
 #: The caches of this process and how many users each has, by what names the lookup.
 _CACHES: dict[str, tuple[LookupCache, int]] = {}
