@@ -17,7 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
 #: What a test's id has in it → the group of tests that one process runs.
 _GROUPS = {
     "stores": "kafka",
-    **{name: name for name in ("pinot", "kafka", "redis", "mongodb", "cassandra", "spark", "flink")},
+    "pinot": "kafka",
+    **{name: name for name in ("kafka", "redis", "mongodb", "cassandra", "spark", "flink")},
 }
 
 

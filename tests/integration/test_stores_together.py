@@ -91,7 +91,7 @@ def _in_pinot(pinot: Any, name: str, table: pl.DataFrame) -> pl.DataFrame:
     """A table of Pinot, once it has as many rows as another."""
     until = time.monotonic() + 60
     while True:
-        rows, columns = _asked(pinot, f"SELECT * FROM {name} LIMIT 1000000")
+        rows, columns = _asked(pinot, f"SET enableNullHandling = true; SELECT * FROM {name} LIMIT 1000000")
         if len(rows) >= table.height or time.monotonic() > until:
             found = pl.DataFrame(rows, columns, orient="row", infer_schema_length=None)
             times = [name for name, dtype in table.schema.items() if dtype.is_temporal()]

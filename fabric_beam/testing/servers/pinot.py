@@ -115,6 +115,8 @@ class PinotServer(ServerProcess):
                 "pinot.server.netty.host": "127.0.0.1",
                 "pinot.server.netty.port": str(self._server),
                 "pinot.server.grpc.enable": "false",
+                # The form of results that has nulls.
+                "pinot.server.instance.currentDataTableVersion": "4",
                 "pinot.server.instance.dataDir": str(self.folder / "server"),
                 "pinot.server.instance.segmentTarDir": str(self.folder / "server-archives"),
                 **http("pinot.server.adminapi", self._admin),
