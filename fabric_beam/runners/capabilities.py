@@ -6,12 +6,15 @@ _CLEAR = "Beam's FnApiRunner fires event-time timers that were cleared (apache/b
 _SESSIONS = "Prism merges windows wrongly: pipelines with such windows are refused"
 _DRAIN = "Prism cannot drain a pipeline"
 _METRICS = "a portable result has the user's metrics, not those of the system"
+_STREAM = "TestStream is unbounded, and pipelines are bounded so far"
 
-#: By engine, then by the test's name in Beam's `fn_runner_test`.
+#: By engine, then by the name of Beam's test.
 NOT_SUPPORTED: dict[str, dict[str, str]] = {
     "DirectRunner": {
         "test_pardo_et_timer_with_no_firing": _CLEAR,
         "test_pardo_et_timer_with_no_reset": _CLEAR,
+        "test_deduplication_in_different_windows": _STREAM,
+        "test_multi_triggered_gbk_side_input": _STREAM,
     },
     "PrismRunner": {
         "test_custom_merging_window": _SESSIONS,
@@ -27,6 +30,11 @@ NOT_SUPPORTED: dict[str, dict[str, str]] = {
     },
     "SparkRunner": {
         "test_batch_rebatch_pardos": "a warning that a transform raises in a worker is not raised again in the client",
+        "test_deduplication_in_different_windows": _STREAM,
+        "test_multi_triggered_gbk_side_input": _STREAM,
     },
-    "FlinkRunner": {},
+    "FlinkRunner": {
+        "test_deduplication_in_different_windows": _STREAM,
+        "test_multi_triggered_gbk_side_input": _STREAM,
+    },
 }

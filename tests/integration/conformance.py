@@ -16,13 +16,15 @@ from fabric_beam.runners.capabilities import NOT_SUPPORTED
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "runners.md"
 RUNNERS = list(NOT_SUPPORTED)
+SUITES = ("test_fn_runner", "test_validates_runner")
 
 HEAD = """\
 # What each runner does of the Beam model
 
-Beam has a suite of tests for its own runners (`fn_runner_test`). This is how each runner of Fabric Beam does on the one
-of Beam {version}, each test being a pipeline that is really run: DirectRunner and Prism in this process, Spark with
-`local[2]`, Flink on its mini-cluster. `make conformance` runs them again and writes this page.
+Beam has a suite of tests for its own runners (`fn_runner_test`), and marks those tests of its transforms that validate
+runners. This is how each runner of Fabric Beam does on those of Beam {version}, each test being a pipeline that is
+really run: DirectRunner and Prism in this process, Spark with `local[2]`, Flink on its mini-cluster. `make conformance`
+runs them again and writes this page.
 
 | runner | passed | skipped by Beam itself | not supported | failed |
 |---|---|---|---|---|
@@ -31,8 +33,8 @@ of Beam {version}, each test being a pipeline that is really run: DirectRunner a
 
 def run(report: Path) -> None:
     """Run the tests and write their results as JUnit XML."""
-    suite = str(ROOT / "tests" / "integration" / "test_fn_runner.py")
-    subprocess.run([sys.executable, "-m", "pytest", "-q", suite, f"--junit-xml={report}"], cwd=ROOT, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", *(f"tests/integration/{suite}.py" for suite in SUITES)]
+    subprocess.run([*command, f"--junit-xml={report}"], cwd=ROOT, check=False)
 
 
 def results(report: Path) -> dict[str, dict[str, str]]:
@@ -40,7 +42,7 @@ def results(report: Path) -> dict[str, dict[str, str]]:
     table: dict[str, dict[str, str]] = {}
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         suite, _, runner = case.attrib["classname"].rpartition("On")
-        if "test_fn_runner" not in suite:
+        if not any(name in suite for name in SUITES):
             continue
         skipped = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:

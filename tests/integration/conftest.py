@@ -10,7 +10,14 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Know the markers of Beam's own tests."""
-    for marker in ("it_validatesrunner", "no_xdist"):
+    for marker in (
+        "it_postcommit",
+        "it_validatesrunner",
+        "no_xdist",
+        "no_sickbay_batch",
+        "no_sickbay_streaming",
+        "sickbay_direct",
+    ):
         config.addinivalue_line("markers", f"{marker}: of Beam's own tests")
 
 
