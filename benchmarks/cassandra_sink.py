@@ -12,9 +12,7 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,8 @@ from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import Cluster
 from cassandra.concurrent import execute_concurrent_with_args
 
+from benchmarks.measure import timed
+from benchmarks.rows import events
 from fabric_beam import Read, WriteTo
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.io.cassandra.sink import CassandraStore
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--durable", action="store_true", help="wait for the disk at every write")
     options = parser.parse_args()
-    table = _events(options.rows)
+    table = events(options.rows)
     with (
         tempfile.TemporaryDirectory() as folder,
         CassandraServer(durable=options.durable) as server,
@@ -80,9 +80,9 @@ def main() -> None:
             for way, write in ways.items():
                 for name in ("events", "state"):
                     session.execute(f"TRUNCATE bench.{name}")
-                took = _timed(write, server.pid)
+                took = timed(write, server.pid)
                 if way == _PIPELINE:
-                    start = _timed(lambda: _sink(url, few), server.pid)
+                    start = timed(lambda: _sink(url, few), server.pid)
                     took = (took[0] - start[0], took[1] - start[1], took[2] - start[2])
                 figures[way].append(took)
                 print(f"{way}: {options.rows / took[0]:,.0f} rows/s", file=sys.stderr)
@@ -95,25 +95,6 @@ def main() -> None:
     for way, runs in figures.items():
         wall, ours, theirs = (statistics.median(column) / options.rows for column in zip(*runs, strict=True))
         print(f"| {way} | {1 / wall:,.0f} | {ours * 1e6:.1f} µs | {theirs * 1e6:.1f} µs |")
-
-
-def _events(rows: int) -> pl.DataFrame:
-    """Like access-log events; one in seven without a size."""
-    n = pl.int_range(rows)
-    times = datetime(2026, 1, 1, tzinfo=UTC) + pl.duration(milliseconds=n * 37)
-    return pl.select(
-        times.cast(pl.Datetime("us", "UTC")).alias("timestamp"),
-        pl.format("10.0.{}.{}", n % 256, n % 200).alias("client.address"),
-        pl.lit("GET").alias("http.request.method"),
-        pl.format("/item/{}", n % 5000).alias("url.path"),
-        (200 + n % 5).alias("http.response.status_code"),
-        pl.when(n % 7 > 0).then(n * 37 % 10_000).alias("http.response.body.size"),
-        pl.lit("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_9_1) AppleWebKit/537.36 Chrome/32.0").alias(
-            "user_agent.original"
-        ),
-        pl.lit("/var/log/nginx/access.log").alias("source"),
-        (n * 200).alias("offset"),
-    )
 
 
 def _store(url: str, table: pl.DataFrame) -> None:
@@ -142,18 +123,6 @@ def _by_hand(session: Any, table: pl.DataFrame, name: str, concurrency: int) -> 
         execute_concurrent_with_args(session, insert, rows, concurrency=concurrency)
 
     return write
-
-
-def _timed(write: Callable[[], None], server: int) -> tuple[float, float, float]:
-    """Wall, and CPU of this process and of the server: seconds."""
-    wall, ours, theirs = time.perf_counter(), time.process_time(), _cpu(server)
-    write()
-    return time.perf_counter() - wall, time.process_time() - ours, _cpu(server) - theirs
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

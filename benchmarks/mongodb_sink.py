@@ -11,10 +11,7 @@ import argparse
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -25,6 +22,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from benchmarks.measure import timed
+from benchmarks.rows import events
 from fabric_beam import WriteTo
 from fabric_beam.batches import BatchOf, arrow_schema, to_batch
 from fabric_beam.endpoints import Endpoint
@@ -59,12 +58,12 @@ def main() -> None:
         figures: dict[str, list[tuple[float, float, float]]] = {}
         for _ in range(options.runs):
             for way, (rows, again, write) in ways.items():
-                few, table = _events(_FEW), _events(rows)
+                few, table = events(_FEW), events(rows)
                 events.drop()
-                started = _timed(lambda write=write, few=few: write(few), server.pid)
+                started = timed(lambda write=write, few=few: write(few), server.pid)
                 events.drop()
                 for what in (way, f"{way}, again")[: 1 + again]:
-                    took = _timed(lambda write=write, table=table: write(table), server.pid)
+                    took = timed(lambda write=write, table=table: write(table), server.pid)
                     assert events.count_documents({}) == rows, way
                     took = [(all_ - start) / (rows - _FEW) for all_, start in zip(took, started, strict=True)]
                     figures.setdefault(what, []).append((took[0], took[1], took[2]))
@@ -78,25 +77,6 @@ def main() -> None:
     for way, runs in sorted(figures.items(), key=lambda item: item[0].endswith("again")):
         wall, ours, theirs = (statistics.median(column) for column in zip(*runs, strict=True))
         print(f"| {way} | {1 / wall:,.0f} | {ours * 1e6:.1f} µs | {theirs * 1e6:.0f} µs |")
-
-
-def _events(rows: int) -> pl.DataFrame:
-    """Like access-log events; one in seven without a size."""
-    n = pl.int_range(rows)
-    times = datetime(2026, 1, 1, tzinfo=UTC) + pl.duration(milliseconds=n * 37)
-    return pl.select(
-        times.cast(pl.Datetime("us", "UTC")).alias("timestamp"),
-        pl.format("10.0.{}.{}", n % 256, n % 200).alias("client.address"),
-        pl.lit("GET").alias("http.request.method"),
-        pl.format("/item/{}", n % 5000).alias("url.path"),
-        (200 + n % 5).alias("http.response.status_code"),
-        pl.when(n % 7 > 0).then(n * 37 % 10_000).alias("http.response.body.size"),
-        pl.lit("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_9_1) AppleWebKit/537.36 Chrome/32.0").alias(
-            "user_agent.original"
-        ),
-        pl.lit("/var/log/nginx/access.log").alias("source"),
-        (n * 200).alias("offset"),
-    )
 
 
 def _documents(table: pl.DataFrame) -> list[Document]:
@@ -143,7 +123,7 @@ def _sink(server: MongoServer, table: pl.DataFrame) -> None:
 
 
 def _batches(rows: int) -> Iterator[pa.RecordBatch]:
-    return (to_batch(part) for part in _events(rows).iter_slices(_BATCH))
+    return (to_batch(part) for part in events(rows).iter_slices(_BATCH))
 
 
 def _bulks(table: pl.DataFrame) -> Iterator[list[Document]]:
@@ -173,20 +153,8 @@ def _replace(events: Collection[Document], table: pl.DataFrame) -> None:
 def _elements(server: MongoServer, table: pl.DataFrame) -> None:
     options = PipelineOptions([], runner="DirectRunner", pickle_library="cloudpickle")
     with beam.Pipeline(options=options) as pipeline:
-        documents = pipeline | beam.Create([table.height]) | beam.FlatMap(lambda rows: _documents(_events(rows)))
+        documents = pipeline | beam.Create([table.height]) | beam.FlatMap(lambda rows: _documents(events(rows)))
         _ = documents | beam.io.WriteToMongoDB(f"mongodb://{server.address}", "bench", "events")
-
-
-def _timed(write: Callable[[], None], server: int) -> tuple[float, float, float]:
-    """Wall, and CPU of this process and of the server: seconds."""
-    wall, ours, theirs = time.perf_counter(), time.process_time(), _cpu(server)
-    write()
-    return time.perf_counter() - wall, time.process_time() - ours, _cpu(server) - theirs
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

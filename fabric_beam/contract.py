@@ -23,6 +23,14 @@ LIMITS = {
     "bool": (),
     "timestamp": ("min", "max"),
 }
+#: What columns of each type hold.
+TYPES: dict[str, pl.DataType] = {
+    "string": pl.String(),
+    "int": pl.Int64(),
+    "float": pl.Float64(),
+    "bool": pl.Boolean(),
+    "timestamp": pl.Datetime("us", "UTC"),
+}
 #: The checks of a field, in the order in which they are made; the first two always reject.
 CHECKS = ("type", "required", "min", "max", "min_length", "max_length", "pattern", "one_of")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fabric_beam.contract import Contract, Field, Rule
+from fabric_beam.contract import TYPES, Contract, Field, Rule
 from fabric_beam.contract_file import load_contract
 from fabric_beam.errors import SchemaError, UsageError, nearest
 from fabric_beam.expressions import compile_predicate, evaluate, reject_failures
@@ -26,13 +26,6 @@ _PROVENANCE = ("source", "offset")
 _RAW = "\0raw:"
 #: Characters of a value that a message quotes at most.
 _LONGEST = 200
-_TARGETS = {
-    "string": pl.String(),
-    "int": pl.Int64(),
-    "float": pl.Float64(),
-    "bool": pl.Boolean(),
-    "timestamp": pl.Datetime("us", "UTC"),
-}
 #: Parses RFC 3339, with `T` or a space, a fraction of any length and any offset.
 _RFC_3339 = "%+"
 
@@ -190,7 +183,7 @@ def _check_columns(contract: Contract, schema: pl.Schema) -> None:
 
 def _cast(contract: Contract, field: Field, dtype: pl.DataType) -> pl.Expr | None:
     """How a column becomes the field's type, with null for what it cannot hold; None where it has that type."""
-    column, target = pl.col(field.name), _TARGETS[field.type]
+    column, target = pl.col(field.name), TYPES[field.type]
     if dtype == target or _suits(dtype, field.type):
         return None
     if dtype in (pl.String, pl.Categorical, pl.Enum):
@@ -225,7 +218,7 @@ def _from_text(text: pl.Expr, type_: str) -> pl.Expr:
             for whole in (text, text + "Z")
         )
         return pl.coalesce(utc)
-    return text.cast(_TARGETS[type_], strict=False)
+    return text.cast(TYPES[type_], strict=False)
 
 
 def _field_checks(field: Field, converted: bool) -> list[_Check]:

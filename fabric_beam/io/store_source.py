@@ -14,6 +14,7 @@ from apache_beam.transforms.error_handling import ErrorHandler
 
 from fabric_beam import dead_letters, ledger
 from fabric_beam.batches import BatchOf, arrow_schema, to_batch
+from fabric_beam.contract import TYPES
 from fabric_beam.contract_file import load_contract
 from fabric_beam.endpoints import Endpoint, step
 from fabric_beam.errors import FabricBeamError, InputError, RejectedRowsError, SchemaError
@@ -22,20 +23,13 @@ from fabric_beam.io.store_reader import Page, StoreReader
 from fabric_beam.kernel import MESSAGE, RULE, reject
 from fabric_beam.map_batches import DEAD_LETTERS
 from fabric_beam.memory import keep_freed_buffers
+from fabric_beam.option_kinds import positive
 from fabric_beam.progress import PROGRESS
 
 #: Options that every store's URL takes when it is read.
 OPTIONS = ("timeout", "call_timeout", "schema")
 #: The rule of rows that have a value of another type than their column.
 TYPE = "type"
-
-_CONTRACT_TYPES = {
-    "string": pl.String(),
-    "int": pl.Int64(),
-    "float": pl.Float64(),
-    "bool": pl.Boolean(),
-    "timestamp": pl.Datetime("us", "UTC"),
-}
 
 
 class ReadStore(beam.PTransform):
@@ -136,15 +130,15 @@ class _Store(NamedTuple):
 
     @classmethod
     def of(cls, endpoint: Endpoint, kind: type[StoreReader]) -> Self:
-        timeout = endpoint.option("timeout", float, 120.0)
-        call_timeout = endpoint.option("call_timeout", float, 15.0)
+        timeout = endpoint.option("timeout", positive(float), 120.0)
+        call_timeout = endpoint.option("call_timeout", positive(float), 15.0)
         contract = endpoint.option("schema", str, "")
         fields = load_contract(contract).fields if contract else ()
         reader = kind(endpoint)
         endpoint.no_more_options(*kind.OPTIONS, *OPTIONS)
         # A variable that is not set is known here, not in a worker.
         _ = endpoint.target
-        declared = pl.Schema({field.name: _CONTRACT_TYPES[field.type] for field in fields})
+        declared = pl.Schema({field.name: TYPES[field.type] for field in fields})
         return cls(endpoint, reader, declared, timeout, call_timeout)
 
     @contextmanager

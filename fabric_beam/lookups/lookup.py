@@ -7,18 +7,10 @@ from typing import ClassVar
 
 import polars as pl
 
+from fabric_beam.contract import TYPES
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import UsageError
 from fabric_beam.kernel import Split
-
-#: What the types of columns are called in URLs.
-TYPES: dict[str, pl.DataType] = {
-    "string": pl.String(),
-    "int": pl.Int64(),
-    "float": pl.Float64(),
-    "bool": pl.Boolean(),
-    "timestamp": pl.Datetime("us", "UTC"),
-}
 
 
 class Lookup(ABC):
