@@ -18,6 +18,9 @@ ARGS ?=
 # Without compiled modules every command would compile Beam anew, which takes longer than importing it.
 unexport PYTHONDONTWRITEBYTECODE
 
+# What runs on the newest Beam besides the unit tests: the runners, and a store's client of each kind.
+NEWEST_TOO = fn_runner spark spark_cluster kafka kafka_sink mongodb redis
+
 .PHONY: help logs test lint soak clusters clusters-stop conformance bench lock clean
 
 help:  ## List the targets
@@ -36,10 +39,9 @@ endif
 test: lint $(NEWEST)/.test  ## Run every test, on the main lock and on the newest Beam
 	-@command -v go >/dev/null && $(BIN)/python -c 'from fabric_beam.runners.prism import binary; binary()'
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
-	$(NEWEST)/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/pipelines \
-		--ignore tests/integration/test_pipelines.py --ignore fabric_beam/runners/flink \
-		--ignore-glob 'tests/integration/*cassandra*' --ignore-glob 'tests/integration/*pinot*' \
-		--ignore-glob 'tests/integration/*together*' --ignore-glob 'tests/integration/*killed*'
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/pipelines --ignore tests/integration \
+		--ignore fabric_beam/runners/flink
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadgroup $(NEWEST_TOO:%=tests/integration/test_%.py)
 
 lint: $(VENV)/.test  ## Check style and types
 	$(BIN)/ruff check .
