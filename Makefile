@@ -38,6 +38,7 @@ endif
 
 test: lint $(NEWEST)/.test  ## Run every test, on the main lock and on the newest Beam
 	-@command -v go >/dev/null && $(BIN)/python -c 'from fabric_beam.runners.prism import binary; binary()'
+	$(BIN)/python -m fabric_beam.testing.servers.maven
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(NEWEST)/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/pipelines --ignore tests/integration \
 		--ignore fabric_beam/runners/flink

@@ -21,6 +21,8 @@ from tests.integration.test_cassandra import session
 redis = pytest.importorskip("redis")
 pinotdb = pytest.importorskip("pinotdb")
 LINES = 20_000
+# Six servers are started for it.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

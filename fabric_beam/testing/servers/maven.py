@@ -1,4 +1,7 @@
-"""Jars of servers that are published at Maven only: fetched once, into the user's cache."""
+"""Jars of servers that are published at Maven only: fetched once, into the user's cache.
+
+`python -m fabric_beam.testing.servers.maven` fetches them all, so that no test waits for them.
+"""
 
 from __future__ import annotations
 
@@ -53,3 +56,11 @@ def jars(server: str, version: str) -> Path:
             if not folder.exists():
                 raise
     return folder
+
+
+if __name__ == "__main__":
+    from fabric_beam.testing.servers import cassandra, kafka, pinot
+
+    jars("Kafka", kafka.VERSION)
+    jars("Cassandra", cassandra.VERSION)
+    jars("Pinot", pinot.VERSION)
