@@ -16,7 +16,7 @@ import pytest
 
 from fabric_beam import Read, WriteTo
 from fabric_beam.endpoints import Endpoint
-from fabric_beam.errors import InputError, RejectedRowsError, SchemaError
+from fabric_beam.errors import RejectedRowsError, SchemaError
 from fabric_beam.schemes import SOURCES
 from fabric_beam.testing import batch, read_all, run
 from fabric_beam.testing.servers.mongodb import MongoServer
@@ -207,17 +207,6 @@ def test_an_empty_collection_has_no_rows(client: Any, rows: Any, url: str) -> No
     """But columns, if a contract says so."""
     client.read.create_collection(rows.name)
     assert read_all(Read(url)).height == 0
-
-
-def test_views_are_refused(client: Any, rows: Any, url: str) -> None:
-    """They have no ids of their own."""
-    rows.insert_one({"a": 1})
-    try:
-        client.read.command("create", f"{rows.name}_seen", viewOn=rows.name, pipeline=[])
-    except pymongo.errors.OperationFailure:
-        pytest.skip("this server has no views")
-    with pytest.raises(InputError, match="is a view"):
-        read_all(Read(f"{url}_seen"))
 
 
 def test_collections_together_have_each_others_columns(client: Any, rows: Any, url: str) -> None:

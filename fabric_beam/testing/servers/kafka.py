@@ -8,21 +8,13 @@ from collections.abc import Mapping
 
 from fabric_beam.errors import FabricBeamError, MissingExtraError
 from fabric_beam.runners.java import find_java
-from fabric_beam.testing.servers.maven import jars
+from fabric_beam.testing.servers.maven import LOG4J, jars
 from fabric_beam.testing.servers.process import ServerProcess, free_port
 
 VERSION = "4.1.2"
 #: 22 characters that are 16 bytes in base64url: one cluster is like another.
 _CLUSTER_ID = "ZmFicmljLWJlYW0ta2Fma2"
 _SMALL = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-_LOG4J = """\
-appender.console.type=Console
-appender.console.name=console
-appender.console.layout.type=PatternLayout
-appender.console.layout.pattern=%d{HH:mm:ss,SSS} %-5p %c{1} - %m%n
-rootLogger.level=WARN
-rootLogger.appenderRef.console.ref=console
-"""
 
 
 class KafkaServer(ServerProcess):
@@ -54,7 +46,7 @@ class KafkaServer(ServerProcess):
         settings = self.folder / "server.properties"
         log4j = self.folder / "log4j2.properties"
         settings.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()), encoding="utf-8")
-        log4j.write_text(_LOG4J, encoding="utf-8")
+        log4j.write_text(LOG4J, encoding="utf-8")
         java = [str(find_java("Kafka")), *_SMALL, "-cp", f"{jars(self.name, VERSION)}/*"]
         java.append(f"-Dlog4j2.configurationFile={log4j}")
         if not (self.folder / "data" / "meta.properties").exists():

@@ -13,6 +13,15 @@ from pathlib import Path
 from fabric_beam.errors import FabricBeamError
 
 _DOWNLOAD_SECONDS = 600
+#: What a server says, and what of it is kept: warnings, in its own output.
+LOG4J = """\
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d{HH:mm:ss,SSS} %-5p %c{1} - %m%n
+rootLogger.level=WARN
+rootLogger.appenderRef.console.ref=console
+"""
 
 
 def jars(server: str, version: str) -> Path:

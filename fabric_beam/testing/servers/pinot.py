@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 
 from fabric_beam.runners.java import find_java
-from fabric_beam.testing.servers.maven import jars
+from fabric_beam.testing.servers.maven import LOG4J, jars
 from fabric_beam.testing.servers.process import ServerProcess, free_ports
 
 VERSION = "0.11.0"
@@ -19,14 +19,6 @@ _SMALL = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms256m", "-Xmx768m",
 _OPENED = ("java.lang", "java.nio", "java.util", "jdk.internal.misc", "jdk.internal.ref", "sun.nio.ch")
 #: Parts of the server that ask the controller for something.
 _ASKING = ("segment.fetcher", "segment.uploader", "instance")
-_LOG4J = """\
-appender.console.type=Console
-appender.console.name=console
-appender.console.layout.type=PatternLayout
-appender.console.layout.pattern=%d{HH:mm:ss,SSS} %-5p %c{1} - %m%n
-rootLogger.level=WARN
-rootLogger.appenderRef.console.ref=console
-"""
 
 
 class PinotServer(ServerProcess):
@@ -62,7 +54,7 @@ class PinotServer(ServerProcess):
 
     def command(self) -> list[str]:
         log4j = self.folder / "log4j2.properties"
-        log4j.write_text(_LOG4J, encoding="utf-8")
+        log4j.write_text(LOG4J, encoding="utf-8")
         (self.folder / "temporary").mkdir(exist_ok=True)
         for role, settings in self._roles().items():
             text = "".join(f"{key}={value}\n" for key, value in settings.items())
