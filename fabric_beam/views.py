@@ -12,6 +12,8 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from fabric_beam.simd import WIDTH
+
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
@@ -20,10 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: A view of at most this many bytes holds its text itself.
 INLINE = 12
-_ALL, _LOW, _ZERO = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFF), np.uint64(0)
-#: The first byte's place is in the highest byte once this was shifted by as many bytes.
-_PLACES = np.uint64(0x0001020304050607)
-_ONES, _LOW_BITS = np.uint64(0x0101010101010101), np.uint64(0x7F7F7F7F7F7F7F7F)
+_LOW = np.uint64(0xFFFFFFFF)
+#: For each size, what of the first sixteen bytes a view holds; of a longer text the first four.
+_KEPT = np.array([[(1 << 8 * min(n, 8)) - 1, (1 << 8 * max(n - 8, 0)) - 1] for n in range(INLINE + 2)], np.uint64)
 
 
 def compiled(function: F) -> F:
@@ -49,14 +50,13 @@ def _compile(function: F, *, forceinline: bool = False) -> F:
 
 
 class Text:
-    """A block of text, read eight bytes at a time at any place, and cut into columns without copying.
+    """A block of text, read eight or 64 bytes at a time at any place, and cut into columns without copying.
 
     Args:
         buffer: valid UTF-8; not copied if it is `padded`.
 
     Attributes:
-        words: the text, eight bytes a word and the first in the lowest bits, with two words of zeros behind it.
-        bytes: the same memory, byte by byte.
+        bytes: the text, with 64 bytes of zeros or more behind it.
 
     Example:
         >>> text = Text(pa.py_buffer(b"GET /index"))
@@ -66,12 +66,11 @@ class Text:
 
     def __init__(self, buffer: pa.Buffer) -> None:
         self._buffer = buffer
-        if buffer.size >= 16 and not (buffer.size | buffer.address) & 7 and bytes(buffer[-16:]) == bytes(16):
-            self.words = np.frombuffer(buffer, np.uint64)
+        if not (buffer.size | buffer.address) & 7 and bytes(buffer[-WIDTH:]) == bytes(WIDTH):
+            self.bytes = np.frombuffer(buffer, np.uint8)
         else:
-            self.words = padded(buffer.size)
-            self.words.view(np.uint8)[: buffer.size] = np.frombuffer(buffer, np.uint8)
-        self.bytes = self.words.view(np.uint8)
+            self.bytes = padded(buffer.size).view(np.uint8)
+            self.bytes[: buffer.size] = np.frombuffer(buffer, np.uint8)
 
     def cut(self, starts: Positions, lengths: Positions) -> pl.Series:
         """Make a String column of pieces of the text.
@@ -126,41 +125,18 @@ def load(text: Bytes, at: Any) -> Any:
 @inlined
 def put_view(text: Bytes, views: Words, row: int, at: int, size: int) -> None:
     """Write the view of the `size` bytes from `at` on into a row of views."""
-    head = load(text, at)
-    tail = np.uint64(at) << np.uint64(32)
-    if size <= INLINE:
-        # Conditions on what varies from row to row are written so that none becomes a jump.
-        head &= _ALL if size >= 8 else ~(_ALL << np.uint64(size << 3))
-        tail = load(text, at + 8) & (_ZERO if size < 8 else ~(_ALL << np.uint64((size - 8) << 3)))
-        tail = tail << np.uint64(32) | head >> np.uint64(32)
-    views[row, 0] = np.uint64(size) | (head << np.uint64(32))
-    views[row, 1] = tail
+    # What varies from row to row is looked up, or both ways are worked out: a jump would be guessed wrong too often.
+    known = min(size, INLINE + 1)
+    head, tail = load(text, at) & _KEPT[known, 0], load(text, at + 8) & _KEPT[known, 1]
+    inline, place = tail << np.uint64(32) | head >> np.uint64(32), np.uint64(at) << np.uint64(32)
+    views[row, 0] = np.uint64(size) | head << np.uint64(32)
+    views[row, 1] = inline if size <= INLINE else place
 
 
 @compiled
 def _put_views(text: Bytes, views: Words, starts: Positions, lengths: Positions) -> None:
     for row in range(len(starts)):
         put_view(text, views, row, starts[row], lengths[row])
-
-
-@inlined
-def equal_bytes(word: Any, byte: int) -> Any:
-    """A word with the high bit set in each byte that is equal to `byte`, and no other bit.
-
-    Source: Warren, Hacker's Delight, 2nd ed., section 6-1 (finding the zero bytes).
-    """
-    differ = word ^ (_ONES * np.uint64(byte))
-    return ~(((differ & _LOW_BITS) + _LOW_BITS) | differ | _LOW_BITS)
-
-
-@inlined
-def first_byte(bits: Any) -> int:
-    """The place, 0 to 7, of the first byte that has its high bit set; no other bits are set, and one is.
-
-    Source: Warren, Hacker's Delight, 2nd ed., section 5-4 (counting trailing zeros).
-    """
-    lowest = bits & (~bits + np.uint64(1))
-    return int(np.int64((lowest >> np.uint64(7)) * _PLACES >> np.uint64(56)))
 
 
 def numbers(type: pa.DataType, values: npt.NDArray[Any], valid: Mask | None = None) -> pl.Series:
@@ -192,8 +168,8 @@ def _series(array: pa.Array) -> pl.Series:
 
 
 def padded(size: int) -> Words:
-    """Room for so many bytes of text, as words, and at least two words of zeros: every place can be read as a word."""
-    words = np.empty(size // 8 + 3, np.uint64)
+    """Room for so many bytes of text, as words, and at least 64 bytes of zeros: every place can be read from."""
+    words = np.empty(size // 8 + 1 + WIDTH // 8, np.uint64)
     words[size // 8 :] = 0
     return words
 

@@ -8,18 +8,17 @@ from typing import IO, Any
 
 import apache_beam as beam
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from fabric_beam import ledger
+from fabric_beam import ledger, simd
 from fabric_beam.batches import BatchOf, arrow_schema, to_batch
 from fabric_beam.endpoints import Endpoint, step
 from fabric_beam.errors import InputError, UsageError
 from fabric_beam.io import files
 from fabric_beam.memory import keep_freed_buffers
 from fabric_beam.progress import PROGRESS
-from fabric_beam.views import Positions, Text, Words, compiled, equal_bytes, first_byte, padded
+from fabric_beam.views import Bytes, Positions, Text, Words, compiled, padded
 
 SCHEMA = pl.Schema(
     {
@@ -36,7 +35,7 @@ _LONGEST_LINE = 64 << 20
 #: Bytes kept free behind a block for the rest of its last line.
 _ROOM = 1 << 16
 _NEWLINE, _RETURN = 10, 13
-_NOT_ASCII = np.uint64(0x8080808080808080)
+_LAST_OF_ASCII = 0x7F
 _MAGIC = {
     b"\x1f\x8b": "gzip data: its name should end in .gz",
     b"BZh": "bzip2 data: its name should end in .bz2",
@@ -219,8 +218,8 @@ def table_of_lines(words: Words, size: int, offset: int, source: str, modified: 
         [('one', 100), ('two', 105)]
     """
     text = Text(pa.py_buffer(words))
-    starts, lengths, foreign = (np.empty(_count_lines(text.words, size) + 1, np.int64) for _ in range(3))
-    count, foreign_count = _find_lines(text.words, text.bytes, size, starts, lengths, foreign)
+    starts, lengths, foreign = (np.empty(_count_lines(text.bytes, size) + 1, np.int64) for _ in range(3))
+    count, foreign_count = _find_lines(text.bytes, size, starts, lengths, foreign)
     starts, lengths = starts[:count], lengths[:count]
     offsets = starts + offset
     if foreign_count and not is_utf8(words, size):
@@ -265,11 +264,11 @@ def as_utf8(text: Text, size: int, starts: Positions, lengths: Positions, lines:
 
 
 @compiled
-def _count_lines(words: Words, size: int) -> int:
+def _count_lines(text: Bytes, size: int) -> int:
     """How many line ends there are."""
     count = 0
-    for word in range((size + 7) >> 3):
-        found = equal_bytes(words[word], _NEWLINE)
+    for at in range(0, size, simd.WIDTH):
+        found = simd.equal(text, at, _NEWLINE)
         while found:
             count += 1
             found &= found - np.uint64(1)
@@ -277,16 +276,14 @@ def _count_lines(words: Words, size: int) -> int:
 
 
 @compiled
-def _find_lines(
-    words: Words, text: npt.NDArray[np.uint8], size: int, starts: Positions, lengths: Positions, foreign: Positions
-) -> tuple[int, int]:
+def _find_lines(text: Bytes, size: int, starts: Positions, lengths: Positions, foreign: Positions) -> tuple[int, int]:
     """Find lines, without their ends, and the numbers of those not in ASCII; returns how many there are of each."""
     count, foreign_count, start, is_foreign = 0, 0, 0, False
-    for word in range((size + 7) >> 3):
-        high = words[word] & _NOT_ASCII
-        found = equal_bytes(words[word], _NEWLINE)
+    for at in range(0, size, simd.WIDTH):
+        high = simd.above(text, at, _LAST_OF_ASCII)
+        found = simd.equal(text, at, _NEWLINE)
         while found:
-            end = (word << 3) + first_byte(found)
+            end = at + simd.first(found)
             starts[count] = start
             lengths[count] = end - start - (end > start and text[end - 1] == _RETURN)
             before = (found ^ (found - np.uint64(1))) >> np.uint64(1)

@@ -7,7 +7,8 @@ import calendar
 import numpy as np
 import numpy.typing as npt
 
-from fabric_beam.views import Bytes, Mask, Positions, Words, compiled, equal_bytes, first_byte, inlined, load, put_view
+from fabric_beam import simd
+from fabric_beam.views import Bytes, Mask, Positions, Words, compiled, inlined, load, put_view
 
 #: The text fields, in the order in which `cut_lines` gives them.
 TEXTS = (
@@ -23,8 +24,6 @@ _ADDRESS, _USER, _METHOD, _TARGET, _VERSION, _REFERER, _AGENT, _SIZE = range(len
 
 _QUOTE, _DASH, _SPACE, _BRACKET, _BACKSLASH, _NEWLINE = (ord(character) for character in '"- [\\\n')
 _HTTP, _SIX_BYTES = (np.uint64(int.from_bytes(text, "little")) for text in (b" HTTP/", b"\xff" * 6))
-_CONTROL_OR_SPACE = np.uint64(0x2121212121212121)
-_HIGH_BITS = np.uint64(0x8080808080808080)
 _MONTHS = np.array([int.from_bytes(f"/{month}/".encode()) for month in calendar.month_abbr[1:]])
 _DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _NO_DATE = -(1 << 62)
@@ -48,7 +47,7 @@ def cut_lines(  # noqa: PLR0912, PLR0915 - one pass over a line's bytes, from le
     """Cut the lines that fit the format.
 
     Args:
-        text: the text that the lines are in, with eight bytes or more behind it.
+        text: the text that the lines are in, with 64 bytes or more behind it.
         starts: each line's first byte.
         lengths: each line's length, in bytes.
         combined: whether referer and user agent are expected.
@@ -147,13 +146,11 @@ def _field_end(text: Bytes, at: int, end: int) -> int:
     """Where a field without white space ends; the line's end if it is empty or no space follows."""
     place = at
     while place < end:
-        word = load(text, place)
-        bits = (word - _CONTROL_OR_SPACE) & ~word & _HIGH_BITS
+        bits = simd.below(text, place, _SPACE + 1)
         if not bits:
-            place += 8
+            place += simd.WIDTH
             continue
-        # Only the first of the bits is sure to be right.
-        place += first_byte(bits)
+        place += simd.first(bits)
         if place >= end or _is_space(text[place]):
             break
         place += 1
@@ -175,17 +172,16 @@ def _next_bracket(text: Bytes, at: int, end: int) -> int:
 def _closing_quote(text: Bytes, at: int, end: int) -> int:
     """Where the next quote is that no backslash escapes; -1 if there is none before the end."""
     while at < end:
-        word = load(text, at)
-        bits = equal_bytes(word, _QUOTE) | equal_bytes(word, _BACKSLASH)
+        bits = simd.equal(text, at, _QUOTE) | simd.equal(text, at, _BACKSLASH)
         if bits:
-            at += first_byte(bits)
+            at += simd.first(bits)
             if at >= end or text[at] == _QUOTE:
                 return at if at < end else -1
             if text[at + 1] == _NEWLINE:
                 return -1
             at += 2
         else:
-            at += 8
+            at += simd.WIDTH
     return -1
 
 
