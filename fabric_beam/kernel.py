@@ -49,6 +49,7 @@ def reject(table: pl.DataFrame, rule: str, message: pl.Expr | str) -> pl.DataFra
     """
     if not table.height:
         # What nearly every batch needs: made without the engine, which costs half a millisecond a call.
-        return table.drop(RULE, MESSAGE, strict=False).hstack([pl.Series(n, [], pl.String) for n in (RULE, MESSAGE)])
+        columns = [column for column in table.get_columns() if column.name not in (RULE, MESSAGE)]
+        return pl.DataFrame([*columns, *(pl.Series(name, [], pl.String) for name in (RULE, MESSAGE))])
     text = pl.lit(message) if isinstance(message, str) else message
     return table.with_columns(pl.lit(rule).alias(RULE), text.cast(pl.String).alias(MESSAGE))

@@ -29,8 +29,9 @@ SCHEMA = pl.Schema(
     }
 )
 
-#: Bytes that become one batch: a few MB stay in the processor's cache on their way through the kernels.
-_BLOCK = 4 << 20
+#: Bytes that become one batch: what each step costs a batch is spread over many rows, and a few MB still stay in the
+#: processor's cache on their way through the kernels.
+_BLOCK = 8 << 20
 _LONGEST_LINE = 64 << 20
 #: Bytes kept free behind a block for the rest of its last line.
 _ROOM = 1 << 16
@@ -224,13 +225,12 @@ def table_of_lines(words: Words, size: int, offset: int, source: str, modified: 
     offsets = starts + offset
     if foreign_count and not is_utf8(words, size):
         text = as_utf8(text, size, starts, lengths, foreign[:foreign_count])
-    constants = pl.DataFrame({"source": [source], "observed_timestamp": [modified]}, schema_overrides=SCHEMA)
     return pl.DataFrame(
         [
             text.cut(starts, lengths).alias("body"),
-            constants["source"].new_from_index(0, count),
+            pl.Series("source", [source], SCHEMA["source"]).new_from_index(0, count),
             pl.Series("offset", offsets),
-            constants["observed_timestamp"].new_from_index(0, count),
+            pl.Series("observed_timestamp", [modified], SCHEMA["observed_timestamp"]).new_from_index(0, count),
         ]
     )
 
