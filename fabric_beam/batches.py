@@ -82,8 +82,8 @@ def schema_from_text(text: str) -> pl.Schema:
     """The Polars schema that `schema_to_text` was given as Arrow's.
 
     Example:
-        >>> schema_from_text(schema_to_text(arrow_schema(pl.DataFrame({"a": [1]}))))
-        Schema([('a', Int64)])
+        >>> dict(schema_from_text(schema_to_text(arrow_schema(pl.DataFrame({"a": [1]})))))
+        {'a': Int64}
     """
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
     return pl.DataFrame(pl.from_arrow(schema.empty_table())).schema

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import json
 import logging
 import os
+import shutil
+import signal
 import sys
 import threading
 import time
@@ -51,8 +55,11 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
+        # Again, it ends the process at once.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _say("interrupted: the output is not complete. The same command again replaces what there is.")
-        # Worker threads would go on reading to the end; what they write is already gone.
+        # Worker threads would go on reading to the end, which Python waits for; what they write is already gone.
+        atexit._run_exitfuncs()
         sys.stderr.flush()
         os._exit(130)
     except Exception as error:
@@ -65,6 +72,8 @@ def main(
         if not isinstance(cause, FabricBeamError):
             _say("This was not expected. --debug shows where it happened.")
         return USAGE if isinstance(cause, UsageError) else FAILED
+    finally:
+        gc.enable()
 
 
 def _message(error: BaseException) -> str:
@@ -80,6 +89,8 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
     if not options.debug:
         warnings.filterwarnings("ignore")
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    # What is imported stays: looking through it for garbage, again and again, is a quarter of the time to start.
+    gc.disable()
     from fabric_beam.runners import runner, start
 
     if not options.dry_run:
@@ -91,10 +102,16 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
     from fabric_beam.batches import schema_to_text
     from fabric_beam.ledger import Ledger
 
+    if options.ledger:
+        check_text(options.ledger)
     # dill, the default of older Beam, loses the globals of `__main__`.
     beam_options = PipelineOptions(beam_arguments, pickle_library="cloudpickle")
     pipeline = beam.Pipeline(runner=runner(options.runner, beam_arguments), options=beam_options)
+    # Beam removes it after a run, not when there is none.
+    atexit.register(shutil.rmtree, pipeline.local_tempdir, ignore_errors=True)
     report = build(pipeline, options)
+    gc.freeze()
+    gc.enable()
     if options.dry_run:
         for label, hint in graph.plan(pipeline):
             print(label)
@@ -150,6 +167,17 @@ def write_text(path: str, text: str) -> None:
         raise OutputError(
             f"Cannot write {path}: {error.strerror or error}. Check the folder and its permissions."
         ) from error
+
+
+def check_text(path: str) -> None:
+    """Make sure, before a run, that `write_text` can write a file when it is over; nothing is made.
+
+    Raises:
+        OutputError: if it cannot.
+    """
+    folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"Cannot write {path}: {str(folder)!r} is not a folder that you may write to.")
 
 
 @contextlib.contextmanager

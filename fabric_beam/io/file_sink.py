@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -13,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.runners.runner import PipelineState
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -56,9 +59,12 @@ class FileSink(Sink):
     """Write batches as files in a folder.
 
     Files are written under temporary names while the pipeline runs, and take their final names together when all of
-    them are whole: a failed run leaves nothing behind. Final names are `JOB-00000.SUFFIX` and so on, in order of the
+    them are whole: a failed run puts nothing in place. Final names are `JOB-00000.SUFFIX` and so on, in order of the
     rows' provenance; a run with the same job replaces the files of the one before, and touches no others. A run without
     rows writes one file without rows, so that readers find the schema.
+
+    Temporary files lie in a folder `.tmp-JOB.SUFFIX-*` beside the others. A failed run removes it if it was waited for
+    (`with beam.Pipeline()`, a named pipeline); else the next run with the same job does.
 
     Args:
         folder: where the files go, on any of Beam's file systems; made if it is not there.
@@ -74,14 +80,16 @@ class FileSink(Sink):
         super().__init__()
         if not folder:
             raise UsageError("A file sink needs a folder, such as parquet:out/events.")
+        if wrong := re.search(r"[*?[]", folder + job):
+            raise UsageError(f"{folder!r}, job {job!r}: {wrong[0]!r} would make a pattern of it. Name it without.")
         if max_rows < 1:
             raise UsageError(f"max_rows={max_rows}: a file needs at least one row.")
-        self._folder = folder.rstrip("/") or "/"
+        self._folder = folder.rstrip("/") if FileSystems.get_scheme(folder) else os.path.normpath(folder)
         self._job = job
         self._suffix = suffix
         self._write = write
         self._max_rows = max_rows
-        self._temporary = FileSystems.join(self._folder, f".tmp-{uuid.uuid4().hex[:12]}")
+        self._temporary = FileSystems.join(self._folder, f".tmp-{job}.{suffix}-{uuid.uuid4().hex[:12]}")
 
     def prepare(self) -> None:
         """Make the folders, so that a place that cannot be written is known before the run.
@@ -102,11 +110,20 @@ class FileSink(Sink):
         with contextlib.suppress(OSError, BeamIOError):
             FileSystems.delete([self._temporary])
 
+    def _left(self, pipeline: beam.Pipeline) -> None:
+        """Clean up unless the run, on a cluster that nobody waited for, goes on."""
+        result = getattr(pipeline, "result", None)
+        if result is None or PipelineState.is_terminal(result.state):
+            self.clean_up()
+
     def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
         label = step(pcoll.pipeline)
         pcoll, hint = as_batches(pcoll)
         if not pcoll.is_bounded:
             raise UsageError(f"{label}: a file sink takes a bounded input only.")
+        # Beam has no public way to be told that a `with` is over.
+        if context := getattr(pcoll.pipeline, "_extra_context", None):
+            context.callback(self._left, pcoll.pipeline)
         written = (
             pcoll
             | "Global" >> beam.WindowInto(GlobalWindows())
@@ -251,10 +268,7 @@ class _Commit(beam.DoFn):
             number = counts[result.partition] = counts.get(result.partition, -1) + 1
             folder = FileSystems.join(self._folder, result.partition) if result.partition else self._folder
             moves[result.temporary] = FileSystems.join(folder, f"{self._job}-{number:05d}.{self._suffix}")
-        pattern = FileSystems.join(self._folder, "**")
-        [earlier] = FileSystems.match([pattern])
-        name = f"/{self._job}-"
-        stale = [m.path for m in earlier.metadata_list if name in m.path and "/.tmp-" not in m.path]
+        stale, left_over = self._earlier()
         try:
             for folder in {path.rpartition("/")[0] for path in moves.values()}:
                 with contextlib.suppress(FileExistsError, BeamIOError, OSError):
@@ -267,7 +281,25 @@ class _Commit(beam.DoFn):
             # A worker may be writing there again what another has written already: nobody waits for that.
             with contextlib.suppress(OSError, BeamIOError):
                 FileSystems.delete([self._temporary])
+            for folder in left_over:
+                with contextlib.suppress(OSError, BeamIOError):
+                    FileSystems.delete([folder])
         except (OSError, BeamIOError) as error:
             raise OutputError(f"Cannot put the files in place in {self._folder}: {error}.") from error
         self._account.add("written", sum(result.rows for result in results))
         yield from moves.values()
+
+    def _earlier(self) -> tuple[list[str], set[str]]:
+        """The files of earlier runs of this job, and the folders of temporary files of those that failed."""
+        [found] = FileSystems.match([FileSystems.join(self._folder, "**")])
+        job, suffix = re.escape(self._job), re.escape(self._suffix)
+        final = re.compile(rf"(date=[^/]+/)?{job}-\d+\.{suffix}")
+        temporary = re.compile(rf"\.tmp-{job}\.{suffix}-[0-9a-f]{{12}}/")
+        files, folders = [], set()
+        for path in (metadata.path for metadata in found.metadata_list):
+            name = path.removeprefix(self._folder).lstrip("/")
+            if final.fullmatch(name):
+                files.append(path)
+            elif temporary.match(name):
+                folders.add(FileSystems.join(self._folder, name.partition("/")[0]))
+        return files, folders - {self._temporary}

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -72,6 +73,8 @@ def match(patterns: Sequence[str]) -> list[File]:
 
 def _match(pattern: str) -> list[File]:
     local = FileSystems.get_scheme(pattern) is None
+    if local:
+        _check_access(pattern)
     folder = local and Path(pattern).is_dir()
     try:
         [result] = FileSystems.match([str(Path(pattern) / "**") if folder else pattern])
@@ -95,8 +98,30 @@ def _match(pattern: str) -> list[File]:
         raise InputError(f"No file matches {pattern!r}. Quote the pattern in the shell, and check the path.")
     for file in found:
         if local and not os.access(file.path, os.R_OK):
-            raise InputError(f"No permission to read {file.path!r}. Give this user read access to it.")
+            raise _no_permission(file.path)
     return found
+
+
+def _check_access(pattern: str) -> None:
+    """See that this user may enter the folders that a pattern goes through, and read those whose files it is for.
+
+    Beam passes over the others in silence.
+    """
+    fixed = Path(*takewhile(lambda part: not any(c in part for c in "*?["), Path(pattern).parts))
+    for folder in reversed(fixed.parents):
+        if folder.is_dir() and not os.access(folder, os.X_OK):
+            raise _no_permission(str(folder))
+    if not fixed.is_dir():
+        return
+    every = fixed == Path(pattern) or "**" in pattern
+    below = (Path(root, name) for root, names, _ in os.walk(fixed) for name in names)
+    for folder in chain([fixed], below if every else ()):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise _no_permission(str(folder))
+
+
+def _no_permission(path: str) -> InputError:
+    return InputError(f"No permission to read {path!r}. Give this user read access to it.")
 
 
 def _moment(seconds: float | None) -> datetime | None:

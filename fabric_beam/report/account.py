@@ -45,7 +45,7 @@ class Account:
         size: bytes read.
         job: the pipeline's name, or "".
         inputs: what was read.
-        steps: each step's rows, in order.
+        steps: the rows of each step that takes some, in order; sources and sinks are counted by `read` and `written`.
         written: each sink's rows.
     """
 
@@ -99,7 +99,7 @@ def account(ledger: Ledger) -> Account:
         job=str(ledger.get("job") or ""),
         inputs=[str(one) for one in inputs] if isinstance(inputs, list | tuple) else [],
         steps=[Step(name, *(_count(rows.get(key)) or 0 for key in ("in", "out", "filtered", "rejected")))
-               for name, rows in steps],
+               for name, rows in steps if "in" in rows],
         written=[Written(output, sink, _count(rows) or 0)
                  for output, sinks in _mapping(ledger.get("written")).items()
                  for sink, rows in _mapping(sinks).items()],

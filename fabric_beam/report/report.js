@@ -203,7 +203,7 @@
       }
       return groups.map(({ at, marks: group }) => {
         const numbers = group.map((mark) => mark.number).sort((a, b) => a - b);
-        const text = numbers.length > 3 ? `${numbers[0]} +${numbers.length - 1}` : numbers.join(", ");
+        const all = numbers.join(", "), text = all.length > 6 ? `${numbers[0]} +${numbers.length - 1}` : all;
         const width = Math.max(18, text.length * 6.6 + 10);
         const badge = svg("g", { class: "mark" },
           svg("title", {}, group.map((mark) => `${mark.number}: ${mark.label}`).join("\n")),

@@ -185,8 +185,13 @@ def _count(text: str) -> int:
 
 def _exists(path: str) -> None:
     """Refuse a plain local path that is not there before Beam is imported; the rest is looked up with Beam."""
-    if path == "-" or ":" in path or any(character in path for character in "*?[") or Path(path).exists():
+    if path == "-" or ":" in path or any(character in path for character in "*?["):
         return
+    try:
+        if Path(path).exists():
+            return
+    except PermissionError:
+        raise InputError(f"No permission to read {path!r}. Give this user read access to it.") from None
     parent = Path(path).parent
     if not parent.is_dir():
         raise InputError(f"There is no file {path!r}: there is no folder {str(parent)!r}.")

@@ -15,7 +15,7 @@ from apache_beam.transforms.error_handling import ErrorHandler
 from fabric_beam import MapBatches, WriteTo
 from fabric_beam.endpoints import masked
 from fabric_beam.report import ReportTables, findings, render
-from fabric_beam.run import write_text
+from fabric_beam.run import check_text, write_text
 from transforms.aggregate import Aggregate
 from transforms.measures import Window
 
@@ -38,6 +38,8 @@ class Report:
 
     def __init__(self, options: Namespace) -> None:
         self._options = options
+        if options.report:
+            check_text(options.report)
         # Gone with the process at the latest: a dry run or a failed one never comes to `write`.
         self._temporary = tempfile.TemporaryDirectory(prefix="fabric-beam-report-", ignore_cleanup_errors=True)
         self._folder = Path(self._temporary.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import polars as pl
@@ -12,10 +13,11 @@ import pyarrow as pa
 import pytest
 
 from fabric_beam import MapBatches, WriteTo
-from fabric_beam.batches import BatchOf
+from fabric_beam.batches import BatchOf, to_batch
 from fabric_beam.errors import OutputError, UsageError
 from fabric_beam.io.file_sink import _Commit, _Written
 from fabric_beam.io.jsonl import JsonLinesWriter
+from fabric_beam.runners.direct import DirectRunner
 from fabric_beam.testing import check_sink, run
 
 START = datetime(2026, 1, 1, 23, tzinfo=UTC)
@@ -71,22 +73,30 @@ def test_names_are_deterministic(tmp_path: Path) -> None:
     assert names[0] == names[1] == ["date=2026-01-01/logs-00000.parquet", "date=2026-01-02/logs-00000.parquet"]
 
 
-def test_a_failed_run_puts_nothing_in_place(tmp_path: Path) -> None:
-    """When a later step fails, no file has its final name."""
+def fail(table: pl.DataFrame) -> pl.DataFrame:
+    if table.height:
+        raise RuntimeError("boom")
+    return table
 
-    def fail(table: pl.DataFrame) -> pl.DataFrame:
-        if table.height:
-            raise RuntimeError("boom")
-        return table
 
-    class WriteAndFail(beam.PTransform):
-        def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
-            pcoll | WriteTo(f"parquet:{tmp_path}")
-            return pcoll | "Fail" >> MapBatches(fail)
+@pytest.mark.parametrize("runner", ["DirectRunner", DirectRunner()], ids=["Beam's", "ours"])
+def test_a_failed_run_leaves_nothing(tmp_path: Path, runner: Any) -> None:
+    """When another step fails, no file has its final name, and no temporary one stays."""
+    with pytest.raises(RuntimeError, match="boom"), beam.Pipeline(runner) as p:
+        batches = p | beam.Create([to_batch(EVENTS)]).with_output_types(BatchOf(to_batch(EVENTS).schema))
+        batches | WriteTo(f"parquet:{tmp_path}")
+        batches | "Fail" >> MapBatches(fail)
+    assert list(tmp_path.iterdir()) == []
 
-    with pytest.raises(RuntimeError, match="boom"):
-        run(EVENTS, WriteAndFail())
-    assert [path for path in tmp_path.glob("**/*.parquet") if ".tmp-" not in str(path)] == []
+
+def test_the_next_run_removes_what_a_failed_one_has_left(tmp_path: Path) -> None:
+    """Temporary files of the same job and suffix go; those of other jobs, which may be running, stay."""
+    names = [f".tmp-{name}-0123456789ab" for name in ("a.parquet", "a.jsonl", "a-b.parquet", "b.parquet")]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0").write_text("half a file")
+    run(EVENTS, WriteTo(f"parquet:{tmp_path}", job="a"))
+    assert sorted(path.name for path in tmp_path.glob(".tmp-*")) == sorted(names[1:])
 
 
 def test_no_rows_leave_a_file_with_the_schema(tmp_path: Path) -> None:
@@ -96,12 +106,22 @@ def test_no_rows_leave_a_file_with_the_schema(tmp_path: Path) -> None:
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
-    """Only the files of the same job are replaced."""
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "other-00000.parquet").write_text("theirs")
+    """Only the files of the same job are replaced, in this folder and its dates."""
+    others = ("notes.txt", "other-00000.parquet", "logs-eu-00000.parquet", "logs-00000.jsonl", "logs-1/x.parquet")
+    others += ("metrics/logs-00000.parquet", "date=2026-01-01/logs-eu-00000.parquet")
+    for name in others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("theirs")
     run(EVENTS, WriteTo(f"parquet:{tmp_path}", job="logs"))
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert (tmp_path / "other-00000.parquet").read_text() == "theirs"
+    assert [(tmp_path / name).read_text() for name in others] == ["theirs"] * len(others)
+
+
+@pytest.mark.parametrize("folder", ["a//b", "a/./b/"])
+def test_a_folder_has_its_files_replaced_however_it_is_written(tmp_path: Path, folder: str) -> None:
+    """What stands there is found again."""
+    for events in (EVENTS, EVENTS[:1]):
+        run(events, WriteTo(f"parquet:{tmp_path}/{folder}"))
+    assert parquet(tmp_path).height == 1
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_run(tmp_path: Path) -> None:
@@ -118,6 +138,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_run(tmp_path: Path) 
         ("parquet:out?max_row=3", "no option 'max_row'.*Did you mean 'max_rows'"),
         ("parquet:out?max_rows=many", "option max_rows='many' is not int"),
         ("parquet:", "needs a folder"),
+        ("parquet:out/*", r"'\*' would make a pattern of it"),
         ("out/events", "has no scheme"),
         ("stdout:x", "takes nothing after it"),
     ],

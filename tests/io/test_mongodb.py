@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -58,6 +59,16 @@ def test_wrong_urls_are_said_when_the_pipeline_is_built(url: str, message: str) 
     """With what is wrong, without connecting anywhere."""
     with pytest.raises(UsageError, match=message):
         WriteTo(url)
+
+
+def test_options_take_variables_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent to workers has their names alone, and no message their values."""
+    monkeypatch.setenv("HIDDEN", "hunter2")
+    aws = "authMechanism=MONGODB-AWS&authMechanismProperties=AWS_SESSION_TOKEN:${HIDDEN}"
+    made = store(f"mongodb://host/logs/events?{aws}")
+    assert b"hunter2" not in pickle.dumps(made)
+    assert "AWS_SESSION_TOKEN%3Ahunter2" in made._target.uri({})
+    assert made._endpoint.clean("hunter2") == "***"
 
 
 def test_passwords_are_in_no_message() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -182,7 +183,7 @@ BAD = [
     (["--input", "{log}", "--enrich", "{tmp}/twice.csv=service.name"], 2, "twice.csv"),
     (["--input", "{tmp}/cut.log.gz"], 1, "damaged or cut short"),
     (["--input", "{tmp}/binary.log"], 1, "is not text"),
-    (["--input", "{log}", "--sink", "*=parquet:{log}/out"], 1, "Cannot write to"),
+    (["--input", "{log}", "--sink", "*=parquet:{log}/out"], 1, "access.log' is not a folder that you may write to"),
     (["--input", "{log}", "--format", "regex"], 2, "--pattern"),
     (["--input", "{log}", "--format", "regex", "--pattern", "(?P<a>"], 2, "(?P<a>"),
 ]
@@ -213,7 +214,7 @@ def test_a_full_disk_is_one_clear_message(tmp_path: Path) -> None:
     path.write_text("".join(LINE.format(n % 60, n, 200) for n in range(50_000)))
     # A limit on the size of files stands for the disk that is full: both are refusals to write.
     script = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); sys.dont_write_bytecode = True;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000));"
         "from fabric_beam.run import main; from pipelines.logs import build;"
         "from pipelines.parts.options import parse_logs; sys.exit(main(parse_logs, build))"
@@ -227,11 +228,14 @@ def test_a_full_disk_is_one_clear_message(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
-    """Ctrl-C ends the process at once and puts no file in place."""
+    """Ctrl-C ends the process at once, puts no file in place, and removes the temporary ones wherever they are."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
     path = tmp_path / "access.log"
     path.write_text("".join(LINE.format(n % 60, n, 200) for n in range(50_000)) * 40)
     command = [sys.executable, "-m", "pipelines.logs", "--input", str(path), "--sink", f"*=parquet:{tmp_path / 'out'}"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list((tmp_path / "out" / "events").glob(".tmp-*")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -240,6 +244,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert [path for path in (tmp_path / "out").glob("**/*") if path.is_file()] == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_pipe_of_lines_is_read_from_standard_input(tmp_path: Path) -> None:

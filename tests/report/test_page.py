@@ -132,8 +132,11 @@ def test_quantiles_alone_are_drawn() -> None:
 
 
 def test_output_and_steps_are_listed() -> None:
-    """Each sink is listed with its rows, and each step with its own."""
-    shown = text(page(full()))
+    """Each sink is listed with its rows, and each step that takes rows with its own."""
+    steps = {**LEDGER["steps"], "Read from": {"read": 1_000_000}, "Write to": {"written": 990_000}}
+    shown = text(page(full(), {**LEDGER, "steps": steps}))
+    assert "Read from" not in shown
+    assert "Write to" not in shown
     assert "events redis://host/0 990,000" in shown
     assert "Filter 999,000 990,000 9,000 0" in shown
 

@@ -56,8 +56,8 @@ def warm_up(master: str = "", slots: int = 0) -> None:
     """
 
     def start() -> None:
-        # Who needs it asks again, and gets the error.
-        with contextlib.suppress(Exception):
+        # Who needs it asks again, and gets the error; who stops it waits for both.
+        with contextlib.suppress(Exception), _lock:
             gateway()
             if master in LOCAL:
                 mini_cluster(slots or cores())

@@ -206,11 +206,11 @@ def connect() -> Any:
 
 def _end(processes: _Processes) -> None:
     """End the JVM and the nursery: they end when their standard input does, and Python's workers with them."""
+    interrupted = False
     with contextlib.suppress(Exception):
         from pyspark import SparkContext
 
-        if SparkContext._active_spark_context is not None:
-            SparkContext._active_spark_context.stop()
+        interrupted = SparkContext._active_spark_context is not None
         # Else objects that are collected later would be reported to a JVM that is no longer there.
         _gateway.shutdown()
     for process in (processes.jvm, processes.nursery):
@@ -219,6 +219,9 @@ def _end(processes: _Processes) -> None:
         with contextlib.suppress(OSError):
             if process.stdin:
                 process.stdin.close()
+        if interrupted:
+            # In the middle of a job Spark takes its time, for which nobody waits.
+            continue
         try:
             process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:

@@ -7,77 +7,16 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fabric_beam.errors import UsageError
-from fabric_beam.kernel import Split
+from tests.transforms.formats.syslog_lines import COLUMNS, OBSERVED, check_nothing_is_lost, parse, reason, table
 from transforms.formats.syslog import Syslog
 
 DATA = Path(__file__).parents[3] / "../shared/data"
-OBSERVED = datetime(2015, 6, 1, tzinfo=UTC)
-COLUMNS = {
-    "timestamp": pl.Datetime("us", "UTC"),
-    "severity_number": pl.Int32,
-    "severity_text": pl.String,
-    "host.name": pl.String,
-    "service.name": pl.String,
-    "process.pid": pl.Int64,
-    "syslog.facility.code": pl.Int32,
-    "syslog.severity.code": pl.Int32,
-    "syslog.msg.id": pl.String,
-    "syslog.structured_data": pl.String,
-    "body": pl.String,
-    "log.record.original": pl.String,
-}
-
-
-def table(lines: list[str | None], observed: datetime | None = OBSERVED) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "body": pl.Series(lines, dtype=pl.String),
-            "source": pl.Series(["file"] * len(lines), dtype=pl.String),
-            "offset": pl.Series(range(len(lines)), dtype=pl.Int64),
-            "observed_timestamp": pl.Series([observed] * len(lines), dtype=pl.Datetime("us", "UTC")),
-        }
-    )
-
-
-def parse(line: str, **options: Any) -> dict[str, Any]:
-    """The fields of one line that say something."""
-    split = Syslog(**options)(table([line]))
-    assert split.rejected.height == 0, split.rejected["rejected.message"][0]
-    row = split.kept.drop("source", "offset", "observed_timestamp", "log.record.original").row(0, named=True)
-    return {name: value for name, value in row.items() if value is not None}
-
-
-def reason(line: str | None, **options: Any) -> str:
-    split = Syslog(**options)(table([line]))
-    assert split.kept.height == 0
-    assert split.rejected["rejected.rule"].to_list() == ["syslog"]
-    return str(split.rejected["rejected.message"][0])
-
-
-def check_nothing_is_lost(given: pl.DataFrame, split: Split) -> None:
-    """Kept and rejected rows are the given ones, in order, with the lines untouched."""
-    both = pl.concat(
-        [
-            split.kept.select("offset", "source", "observed_timestamp", body="log.record.original"),
-            split.rejected.select("offset", "source", "observed_timestamp", "body"),
-        ]
-    )
-    assert split.kept["offset"].is_sorted()
-    assert split.rejected["offset"].is_sorted()
-    assert both.sort("offset").equals(given.select(both.columns), null_equal=True)
-    assert split.kept.schema == {**COLUMNS, **given.drop("body").schema}
-    assert split.rejected.schema == {**given.schema, "rejected.rule": pl.String, "rejected.message": pl.String}
-    assert not split.rejected["rejected.message"].has_nulls()
-
-
 AT = datetime(2015, 3, 7, 13, 6, 56, tzinfo=UTC)
 
 
@@ -142,11 +81,6 @@ def test_a_line_without_a_host_gives_its_tag() -> None:
     assert found["body"] == "'su root' failed on /dev/pts/8"
 
 
-def test_a_nil_time_is_null() -> None:
-    """RFC 5424's `-` is no time, which is no fault."""
-    assert "timestamp" not in parse("<13>1 - - - - - - hello")
-
-
 @pytest.mark.parametrize(
     ("code", "number", "text"),
     [
@@ -185,94 +119,6 @@ def test_severities_follow_opentelemetry(code: int, number: int, text: str) -> N
 def test_a_line_that_does_not_fit_says_why(line: str | None, message: str) -> None:
     """A rejected row keeps its columns and says what was wrong."""
     assert reason(line).startswith(message)
-
-
-def test_a_time_without_a_year_asks_for_one() -> None:
-    """Without a year, an option or a time of observation, the message says what to give."""
-    split = Syslog()(table(["Mar  7 13:06:56 web1 x"]).drop("observed_timestamp"))
-    expected = "'Mar  7 13:06:56' names no year and there is no observed_timestamp: give `year`"
-    assert split.rejected["rejected.message"].to_list() == [expected]
-    assert Syslog()(table(["Mar  7 13:06:56 web1 x"], None)).rejected["rejected.message"].to_list() == [expected]
-
-
-def test_a_file_runs_over_new_year() -> None:
-    """December before and January after New Year get their own years."""
-    lines: list[str | None] = ["Dec 31 23:59:59 h x", "Jan  1 00:00:01 h x", "Jan  2 00:00:06 h x"]
-    kept = Syslog()(table(lines, datetime(2016, 1, 1, 0, 0, 5, tzinfo=UTC))).kept
-    assert kept["timestamp"].dt.year().to_list() == [2015, 2016, 2015]
-
-
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.datetimes(datetime(1910, 1, 1), datetime(2090, 1, 1)),
-            st.datetimes(datetime(1910, 1, 1), datetime(2090, 1, 1)) | st.none(),
-        ),
-        min_size=1,
-        max_size=20,
-    ),
-    st.sampled_from(["UTC", "-05:30", "Europe/Berlin"]),
-    st.booleans(),
-)
-def test_the_year_is_the_latest_not_after_the_observation(
-    rows: list[tuple[datetime, datetime | None]], zone: str, leap_days: bool
-) -> None:
-    """A time without a year lies at most a day after its row's observation, and never a year too early."""
-
-    def reference(moment: datetime, observed: datetime | None) -> datetime | None:
-        if observed is None:
-            return None
-        east = ZoneInfo(zone) if zone != "-05:30" else None
-        seen = observed.replace(tzinfo=UTC) + timedelta(days=1)
-        limit = (seen.astimezone(east) if east else seen - timedelta(hours=5.5)).replace(tzinfo=None)
-        for year in range(limit.year, 1800, -1):
-            try:
-                local = moment.replace(year=year)
-            except ValueError:
-                continue
-            if local <= limit:
-                return (
-                    local.replace(tzinfo=east).astimezone(UTC)
-                    if east
-                    else local.replace(tzinfo=UTC) + timedelta(hours=5.5)
-                )
-        raise AssertionError
-
-    moments = [
-        (moment.replace(microsecond=0, **({"year": 2000, "month": 2, "day": 29} if leap_days else {})), observed)
-        for moment, observed in rows
-    ]
-    lines: list[str | None] = [f"{moment:%b %e %H:%M:%S} h x" for moment, _ in moments]
-    given = table(lines).with_columns(
-        pl.Series("observed_timestamp", [seen for _, seen in moments], dtype=pl.Datetime("us")).dt.replace_time_zone(
-            "UTC"
-        )
-    )
-    split = Syslog(zone=zone)(given)
-    expected = [reference(moment, observed) for moment, observed in moments]
-    assert split.kept["timestamp"].to_list() == [time for time in expected if time]
-    assert split.rejected.height == expected.count(None)
-
-
-def test_the_year_option_beats_the_observation() -> None:
-    """With `year`, times are in that year, and its 29 February exists only in leap years."""
-    assert parse("Dec 31 23:59:59 h x", year=2020)["timestamp"].year == 2020
-    assert parse("Feb 29 00:00:00 h x", year=2020)["timestamp"] == datetime(2020, 2, 29, tzinfo=UTC)
-    assert reason("Feb 29 00:00:00 h x", year=2021) == "'Feb 29 00:00:00' is not a time"
-
-
-@pytest.mark.parametrize("line", ["Jul  1 12:00:00 h x", "2015-07-01T12:00:00 h x", "1 2015-07-01T12:00:00 h - - - -"])
-def test_the_zone_option_is_for_times_without_one(line: str) -> None:
-    """Times that name no zone are in the zone that was given."""
-    assert parse(line, year=2015, zone="Europe/Berlin")["timestamp"] == datetime(2015, 7, 1, 10, tzinfo=UTC)
-
-
-@pytest.mark.parametrize("options", [{"zone": "Europe/Berln"}, {"year": 0}, {"year": 10000}])
-def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
-    """A zone or year that does not exist fails before the run."""
-    with pytest.raises(UsageError):
-        Syslog(**options)
 
 
 VISIBLE = st.characters(min_codepoint=33, max_codepoint=126)
