@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +22,7 @@ from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import Cluster
 from cassandra.concurrent import execute_concurrent_with_args
 
-from benchmarks.measure import timed
+from benchmarks.measure import in_turn, show
 from benchmarks.rows import events
 from fabric_beam import Read, WriteTo
 from fabric_beam.endpoints import Endpoint
@@ -59,8 +57,8 @@ def main() -> None:
         rows, few = Path(folder) / "rows.parquet", Path(folder) / "few.parquet"
         table.write_parquet(rows)
         table.head(10).write_parquet(few)
-        url = f"cassandra://{server.user}:{server.user}@{server.address}/bench/events?replication=1"
-        state = f"cassandra://{server.user}:{server.user}@{server.address}/bench/state?replication=1&partition=offset"
+        url = server.url("bench/events?replication=1")
+        state = server.url("bench/state?replication=1&partition=offset")
         ways: dict[str, Callable[[], None]] = {
             "Fabric Beam's store": lambda: _store(url, table),
             _PIPELINE: lambda: _sink(url, rows),
@@ -75,26 +73,24 @@ def main() -> None:
         for _ in range(2):
             _store(url, table)
             _store(state, table)
-        figures: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
-        for _ in range(options.runs):
-            for way, write in ways.items():
-                for name in ("events", "state"):
-                    session.execute(f"TRUNCATE bench.{name}")
-                took = timed(write, server.pid)
-                if way == _PIPELINE:
-                    start = timed(lambda: _sink(url, few), server.pid)
-                    took = (took[0] - start[0], took[1] - start[1], took[2] - start[2])
-                figures[way].append(took)
-                print(f"{way}: {options.rows / took[0]:,.0f} rows/s", file=sys.stderr)
+        figures = in_turn(
+            ways,
+            {_PIPELINE: lambda: _sink(url, few)},
+            runs=options.runs,
+            rows=options.rows,
+            server=server.pid,
+            before=lambda: _empty(session),
+        )
     print(
         f"{options.rows:,} rows of {table.width} columns, medians of {options.runs} runs, cassandra-driver "
         f"{cassandra.__version__}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n"
     )
-    print("| way | rows a second | client CPU a row | server CPU a row |")
-    print("|---|---|---|---|")
-    for way, runs in figures.items():
-        wall, ours, theirs = (statistics.median(column) / options.rows for column in zip(*runs, strict=True))
-        print(f"| {way} | {1 / wall:,.0f} | {ours * 1e6:.1f} µs | {theirs * 1e6:.1f} µs |")
+    show(figures, options.rows)
+
+
+def _empty(session: Any) -> None:
+    for name in ("events", "state"):
+        session.execute(f"TRUNCATE bench.{name}")
 
 
 def _store(url: str, table: pl.DataFrame) -> None:

@@ -11,14 +11,17 @@ import argparse
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
+import bson
 import polars as pl
 import pyarrow as pa
 import pymongo
 from apache_beam.options.pipeline_options import PipelineOptions
+from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
@@ -45,27 +48,33 @@ def main() -> None:
     parser.add_argument("--beam-rows", type=int, default=5_000)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    with MongoServer(durable=False) as server, pymongo.MongoClient(f"mongodb://{server.address}") as client:
-        events: Collection[Document] = client.bench.events
+    with MongoServer(durable=False) as server, _client(server) as client:
+        there: Collection[Document] = client.bench.events
+        encoded = {rows: list(_encoded(events(rows))) for rows in (_FEW, options.rows)}
         ways: dict[str, tuple[int, bool, Callable[[pl.DataFrame], None]]] = {
             "Fabric Beam's store": (options.rows, True, lambda table: _store(server, table)),
             "the whole sink, DirectRunner": (options.rows, True, lambda table: _sink(server, table)),
-            "by hand: insert, replace what is there": (options.rows, True, lambda table: _insert(events, table)),
-            "by hand: replace with upsert": (options.rows, True, lambda table: _replace(events, table)),
-            "by hand: insert_many (a replay fails)": (options.rows, False, lambda table: _plain(events, table)),
+            "by hand: insert, replace what is there": (options.rows, True, lambda table: _insert(there, table)),
+            "by hand: replace with upsert": (options.rows, True, lambda table: _replace(there, table)),
+            "by hand: insert_many (a replay fails)": (options.rows, False, lambda table: _plain(there, _bulks(table))),
+            "the limit: insert_many of documents that are BSON already": (
+                options.rows,
+                False,
+                lambda table: _plain(there, encoded[table.height]),
+            ),
             "Beam's WriteToMongoDB, DirectRunner": (options.beam_rows, True, lambda table: _elements(server, table)),
         }
         figures: dict[str, list[tuple[float, float, float]]] = {}
         for _ in range(options.runs):
             for way, (rows, again, write) in ways.items():
                 few, table = events(_FEW), events(rows)
-                events.drop()
-                started = timed(lambda write=write, few=few: write(few), server.pid)
-                events.drop()
+                there.drop()
+                started = timed(partial(write, few), server.pid)
+                there.drop()
                 for what in (way, f"{way}, again")[: 1 + again]:
-                    took = timed(lambda write=write, table=table: write(table), server.pid)
-                    assert events.count_documents({}) == rows, way
-                    took = [(all_ - start) / (rows - _FEW) for all_, start in zip(took, started, strict=True)]
+                    whole = timed(partial(write, table), server.pid)
+                    assert there.count_documents({}) == rows, way
+                    took = [(all_ - start) / (rows - _FEW) for all_, start in zip(whole, started, strict=True)]
                     figures.setdefault(what, []).append((took[0], took[1], took[2]))
                     print(f"{what}: {1 / took[0]:,.0f} rows/s", file=sys.stderr)
     print(
@@ -102,6 +111,10 @@ def _documents(table: pl.DataFrame) -> list[Document]:
     return documents
 
 
+def _client(server: MongoServer) -> pymongo.MongoClient[Document]:
+    return pymongo.MongoClient(f"mongodb://{server.address}")
+
+
 def _url(server: MongoServer) -> str:
     return f"mongodb://{server.address}/bench/events"
 
@@ -131,8 +144,12 @@ def _bulks(table: pl.DataFrame) -> Iterator[list[Document]]:
         yield _documents(part)
 
 
-def _plain(events: Collection[Document], table: pl.DataFrame) -> None:
-    for documents in _bulks(table):
+def _encoded(table: pl.DataFrame) -> Iterator[list[RawBSONDocument]]:
+    return ([RawBSONDocument(bson.encode(document)) for document in bulk] for bulk in _bulks(table))
+
+
+def _plain(events: Collection[Any], bulks: Iterable[Sequence[Any]]) -> None:
+    for documents in bulks:
         events.insert_many(documents, ordered=False)
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -22,7 +20,7 @@ import polars as pl
 import redis
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from benchmarks.measure import timed
+from benchmarks.measure import in_turn, show, timed
 from benchmarks.rows import events
 from fabric_beam import Read, WriteTo
 from fabric_beam.endpoints import Endpoint
@@ -61,16 +59,14 @@ def main() -> None:
             "top, Fabric Beam's store": lambda: _store(server, f"as=top&key=top&{_TOP}", table),
             "top, by hand: ZADD": lambda: _by_hand(client, table, _zadd),
         }
-        figures: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
-        for _ in range(options.runs):
-            for way, write in ways.items():
-                client.flushall()
-                took = timed(write, server.pid)
-                if way == _PIPELINE:
-                    start = timed(lambda: _sink(server, few), server.pid)
-                    took = (took[0] - start[0], took[1] - start[1], took[2] - start[2])
-                figures[way].append(took)
-                print(f"{way}: {options.rows / figures[way][-1][0]:,.0f} rows/s", file=sys.stderr)
+        figures = in_turn(
+            ways,
+            {_PIPELINE: lambda: _sink(server, few)},
+            runs=options.runs,
+            rows=options.rows,
+            server=server.pid,
+            before=lambda: _empty(client),
+        )
         client.flushall()
         _store(server, "", table)
         figures["hash, Fabric Beam's store, the rows being there"] = [
@@ -81,11 +77,11 @@ def main() -> None:
         f"{'with' if find_spec('hiredis') else 'without'} hiredis, {len(os.sched_getaffinity(0))} cores, "
         f"load {os.getloadavg()[0]:.1f}\n"
     )
-    print("| way | rows a second | client CPU a row | server CPU a row |")
-    print("|---|---|---|---|")
-    for way, runs in figures.items():
-        wall, ours, theirs = (statistics.median(column) / options.rows for column in zip(*runs, strict=True))
-        print(f"| {way} | {1 / wall:,.0f} | {ours * 1e6:.1f} µs | {theirs * 1e6:.1f} µs |")
+    show(figures, options.rows)
+
+
+def _empty(client: Any) -> None:
+    client.flushall()
 
 
 def _store(server: RedisServer, query: str, table: pl.DataFrame) -> None:

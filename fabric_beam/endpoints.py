@@ -47,6 +47,9 @@ class Endpoint:
     path: str
     options: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._variables = re.findall(_VARIABLE, " ".join([self.path, *self.options.values()]))
+
     @classmethod
     def parse(cls, url: str, known: dict[str, str], default: str | None = None) -> Endpoint:
         """Parse an endpoint URL.
@@ -103,25 +106,15 @@ class Endpoint:
         Raises:
             UsageError: if a variable is not set.
         """
-        return re.sub(_VARIABLE, lambda match: quote(self.variable(match[1]), safe=""), f"{self.scheme}:{self.path}")
+        return filled(f"{self.scheme}:{self.path}", self.url, lambda value: quote(value, safe=""))
 
     def clean(self, text: str) -> str:
         """A text, such as a client's error, without the secrets of this URL."""
-        secrets = [os.environ.get(name, "") for name in re.findall(_VARIABLE, self.path)]
+        secrets = [os.environ.get(name, "") for name in self._variables]
         secrets.append(unquote(urlsplit(self.target).password or ""))
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
         return text
-
-    def variable(self, name: str) -> str:
-        """A variable of the environment that the URL names.
-
-        Raises:
-            UsageError: if it is not set.
-        """
-        if name not in os.environ:
-            raise UsageError(f"{self.url} needs the environment variable {name}, which is not set.")
-        return os.environ[name]
 
     def no_more_options(self, *known: str) -> None:
         """Say that every option was taken.
@@ -149,6 +142,26 @@ class Sink(beam.PTransform):
     def with_error_handler(self, error_handler: ErrorHandler | None) -> Self:
         """Take the error handler that rejected rows go to; a sink that takes every row leaves it alone."""
         return self
+
+
+def filled(text: str, url: str, encoded: Callable[[str], str] = str) -> str:
+    """A part of a URL, such as an option, with its `${NAME}` from the environment: for connecting, never for showing.
+
+    Args:
+        text: the part.
+        url: the URL, for messages.
+        encoded: what is done to each variable's value.
+
+    Raises:
+        UsageError: if a variable is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise UsageError(f"{url} needs the environment variable {match[1]}, which is not set.")
+        return encoded(os.environ[match[1]])
+
+    return re.sub(_VARIABLE, value, text)
 
 
 def masked(url: str) -> str:

@@ -13,7 +13,7 @@ from fabric_beam.kernel import Split, reject
 from fabric_beam.lookups.cache import Answers
 from fabric_beam.lookups.key_table import KeyTable
 from fabric_beam.lookups.options import Cache
-from fabric_beam.lookups.shared import SharedLookup, names_store
+from fabric_beam.lookups.shared import SharedLookup, miss_of, names_store
 from fabric_beam.map_batches import MapBatches
 from fabric_beam.reference import Reference, read_reference, typed
 
@@ -36,7 +36,8 @@ class Enrich(MapBatches):
             mapping from names to types, such as `{"tier": pl.String}`.
         prefix: put before the names of the added columns, such as `host.`.
         miss: what becomes of an event whose key the table lacks, or is null: `null` keeps it with nulls, `drop` filters
-            it, `reject` sends it to the dead letters by the rule `enrich`.
+            it, `reject` sends it to the dead letters by the rule `enrich`. A store's URL may say so itself, as
+            `fabric.miss=drop`.
         metadata: constant text columns, such as `{"deployment.environment.name": "production"}`.
         cache: how long a store's answers are remembered, and what follows if it does not answer.
 
@@ -66,11 +67,12 @@ class Enrich(MapBatches):
         metadata: Mapping[str, str] | None = None,
         cache: Cache | None = None,
     ) -> None:
-        super().__init__(filters=miss == "drop")
+        policy = miss_of(table, miss)
+        super().__init__(filters=policy == "drop")
         names = [on] if isinstance(on, str) else on
         self.on = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
-        if miss not in _MISSES:
-            raise UsageError(f"Enrich: miss={miss!r} is unknown. {nearest(str(miss), _MISSES)}")
+        if policy not in _MISSES:
+            raise UsageError(f"Enrich: miss={policy!r} is unknown. {nearest(str(policy), _MISSES)}")
         if (table is None) != (not self.on):
             raise UsageError("Enrich: a table needs key columns (on=…), and key columns need a table.")
         if table is None and not metadata:
@@ -80,7 +82,7 @@ class Enrich(MapBatches):
         self.table = table
         self.columns = columns
         self.prefix = prefix
-        self.miss = miss
+        self.miss = policy
         self.metadata = dict(metadata or {})
         self.cache = cache
 

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import polars as pl
 
-from fabric_beam.endpoints import Endpoint
+from fabric_beam.endpoints import Endpoint, filled
 from fabric_beam.errors import SchemaError, UsageError, nearest
 from fabric_beam.io.records.values import converter, unchanged
 from fabric_beam.io.templates import text
@@ -206,7 +206,7 @@ class HttpLookup(Lookup):
 
     def _filled(self, value: str, key: Mapping[str, str]) -> str:
         """A value with variables of the environment, and, if there is one, the key filled in."""
-        value = _VARIABLE.sub(lambda match: self._endpoint.variable(match[1]), value)
+        value = filled(value, self._endpoint.url)
         return _COLUMN.sub(lambda match: key.get(match[1], match[0]), value) if key else value
 
 

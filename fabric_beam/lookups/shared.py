@@ -17,6 +17,7 @@ from fabric_beam.lookups.options import PREFIX, Cache
 from fabric_beam.lookups.second_level import SecondLevel, SharedAnswers
 from fabric_beam.schemes import LOOKUPS, SECOND_LEVELS
 
+_MISS = f"{PREFIX}miss"
 #: The caches of this process and how many users each has, by what names the lookup.
 _CACHES: dict[str, tuple[LookupCache, int]] = {}
 _LOCK = threading.Lock()
@@ -32,11 +33,21 @@ def names_store(table: object) -> bool:
     return isinstance(table, str) and table.partition(":")[0] in LOOKUPS
 
 
+def miss_of(table: object, otherwise: str) -> str:
+    """What a store's URL says of keys that it lacks: `fabric.miss`.
+
+    Example:
+        >>> miss_of("redis://host/0?key=user:{id}&fabric.miss=drop", "null"), miss_of("hosts.csv", "null")
+        ('drop', 'null')
+    """
+    return Endpoint.parse(str(table), LOOKUPS).options.get(_MISS, otherwise) if names_store(table) else otherwise
+
+
 class SharedLookup:
     """Looks up keys in a store; all copies of it in a process, and their threads, share one cache.
 
     Args:
-        url: the store's; besides the store's own options it takes `fabric.columns` and those of `Cache`.
+        url: the store's; besides the store's own options it takes `fabric.columns`, `fabric.miss` and those of `Cache`.
         keys: the key columns, by the names they have in the store.
         columns: names to look up, or names and types; None for what the URL says, or all that the store has.
         options: how long what is remembered, where the URL does not say it.
@@ -58,6 +69,8 @@ class SharedLookup:
         options: Cache | None = None,
     ) -> None:
         endpoint = Endpoint.parse(url, LOOKUPS)
+        # `Enrich` has seen it.
+        endpoint.options.pop(_MISS, None)
         asked = endpoint.option(f"{PREFIX}columns", column_types, None)
         self._options = (options or Cache()).with_options(endpoint)
         asking = "&".join(f"{name}={value}" for name, value in endpoint.options.items())
@@ -132,7 +145,7 @@ class SharedLookup:
 
 def _made(kind: Any, endpoint: Endpoint) -> Any:
     made = kind(endpoint)
-    endpoint.no_more_options(*kind.OPTIONS, *(PREFIX + name for name in Cache.__dataclass_fields__))
+    endpoint.no_more_options(*kind.OPTIONS, *(PREFIX + name for name in Cache.__dataclass_fields__), _MISS)
     # A variable that is not set is known here, not in a worker.
     _ = endpoint.target
     return made

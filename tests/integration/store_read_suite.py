@@ -96,7 +96,7 @@ class StoreReadSuite(ABC):
         url = self.elsewhere(port)
         with pytest.raises(InputError, match=str(port)):
             read_all(Read(f"{url}{'&' if '?' in url else '?'}call_timeout=2"))
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60
 
     def test_wrong_credentials_are_said_before_the_run(self) -> None:
         """Without the password."""

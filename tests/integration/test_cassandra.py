@@ -73,7 +73,7 @@ class TestCassandra(StoreSuite):
 
     def url(self, **options: Any) -> str:
         query = "&".join(f"{name}={value}" for name, value in options.items())
-        return f"cassandra://cassandra:cassandra@{self.server.address}/{KEYSPACE}/events?{query}"
+        return self.server.url(f"{KEYSPACE}/events?{query}")
 
     def read(self) -> pl.DataFrame:
         columns = events(1).columns

@@ -43,7 +43,7 @@ def place(client: Any, cassandra: CassandraServer, request: pytest.FixtureReques
     """The URL of a table of the test's own, whose name is `table`."""
     table = request.node.originalname[5:].partition("[")[0][:48]
     client.execute(f"DROP TABLE IF EXISTS {table}")
-    return f"cassandra://cassandra:cassandra@{cassandra.address}/layouts/{table}"
+    return cassandra.url(f"layouts/{table}")
 
 
 def store(url: str) -> CassandraStore:
@@ -223,7 +223,7 @@ def test_rows_go_away(client: Any, place: str) -> None:
 def test_a_keyspace_is_made_if_that_is_said(client: Any, cassandra: CassandraServer) -> None:
     """Else the message says how."""
     client.execute("DROP KEYSPACE IF EXISTS other")
-    url = f"cassandra://cassandra:cassandra@{cassandra.address}/other/t"
+    url = cassandra.url("other/t")
     with pytest.raises(OutputError, match=r"no keyspace 'other'.*replication=3"):
         written(url, events(1))
     assert written(f"{url}?replication=1", events(1)) == []

@@ -45,7 +45,7 @@ class TestCassandraEnrich(LookupSuite):
 
     def url(self, **options: Any) -> str:
         query = "&".join(f"{name}={value}" for name, value in options.items())
-        return f"cassandra://cassandra:cassandra@{self.server.address}/lookup/hosts?{query}"
+        return self.server.url(f"lookup/hosts?{query}")
 
     def fill(self, rows: dict[tuple[str, int], dict[str, Any]]) -> None:
         there = list(execute(self.client, 'SELECT DISTINCT "host.name" FROM lookup.hosts LIMIT 100'))
@@ -77,7 +77,7 @@ def hosts(client: Any, cassandra: CassandraServer) -> str:
     client.execute("TRUNCATE hosts")
     client.execute("""INSERT INTO hosts ("host.name", port, tier, "rack.number") VALUES ('a', 2, 'b', 3)""")
     client.execute("""INSERT INTO hosts ("host.name", port, tier, "rack.number") VALUES ('a', 1, 'x', 4)""")
-    return f"cassandra://cassandra:cassandra@{cassandra.address}/lookup/hosts"
+    return cassandra.url("lookup/hosts")
 
 
 def test_columns_are_the_tables(hosts: str) -> None:

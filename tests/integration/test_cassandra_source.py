@@ -37,7 +37,7 @@ def place(client: Any, cassandra: CassandraServer, request: pytest.FixtureReques
     """The URL of a table of the test's own."""
     table = request.node.originalname[5:][:48]
     client.execute(f"DROP TABLE IF EXISTS {table}")
-    return f"cassandra://cassandra:cassandra@{cassandra.address}/source/{table}"
+    return cassandra.url(f"source/{table}")
 
 
 def read(url: str) -> pl.DataFrame:
@@ -65,7 +65,7 @@ class TestReadCassandra(StoreReadSuite):
 
     def url(self, **options: Any) -> str:
         query = "&".join(f"{name}={value}" for name, value in options.items())
-        return f"cassandra://cassandra:cassandra@{self.server.address}/source/events?{query}"
+        return self.server.url(f"source/events?{query}")
 
     def clear(self) -> None:
         execute(self.client, "DROP TABLE IF EXISTS source.events")
@@ -187,7 +187,7 @@ def test_a_table_that_is_missing(client: Any, place: str, cassandra: CassandraSe
     with pytest.raises(InputError, match="Did you mean 'there_already'"):
         read(place.rpartition("/")[0] + "/there_alredy")
     with pytest.raises(InputError, match="no keyspace 'sorce'"):
-        read(f"cassandra://cassandra:cassandra@{cassandra.address}/sorce/t")
+        read(cassandra.url("sorce/t"))
     with pytest.raises(InputError) as raised:
         read(f"cassandra://cassandra:hunter2@{cassandra.address}/source/t")
     assert "hunter2" not in str(raised.value)

@@ -13,9 +13,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fabric_beam import WriteTo
+from fabric_beam import Read, WriteTo
 from fabric_beam.errors import OutputError, SchemaError, UsageError
-from fabric_beam.testing import run
+from fabric_beam.testing import read_all, run
 from fabric_beam.testing.batches import collect_with_dead_letters
 from fabric_beam.testing.servers.kafka import KafkaServer
 from fabric_beam.testing.servers.process import free_port
@@ -30,22 +30,25 @@ pytestmark = pytest.mark.timeout(180)
 
 
 class SaslKafka(KafkaServer):
-    """A broker that also listens where a password is asked for: `ann` has `secret`."""
+    """A broker that also listens where TLS is spoken and a password asked for: `ann` has `secret`."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: str) -> None:
         super().__init__()
         self.locked = f"127.0.0.1:{free_port()}"
+        self._keys = keys
 
     def _settings(self) -> dict[str, str]:
         settings = super()._settings()
         login = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_ann="secret";'
         return {
             **settings,
-            "listeners": f"{settings['listeners']},SASL_PLAINTEXT://{self.locked}",
-            "advertised.listeners": f"{settings['advertised.listeners']},SASL_PLAINTEXT://{self.locked}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+            "listeners": f"{settings['listeners']},SASL_SSL://{self.locked}",
+            "advertised.listeners": f"{settings['advertised.listeners']},SASL_SSL://{self.locked}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
             "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.sasl_plaintext.plain.sasl.jaas.config": login,
+            "listener.name.sasl_ssl.plain.sasl.jaas.config": login,
+            "listener.name.sasl_ssl.ssl.keystore.type": "PEM",
+            "listener.name.sasl_ssl.ssl.keystore.location": self._keys,
         }
 
 
@@ -55,8 +58,10 @@ def server(kafka: KafkaServer) -> KafkaServer:
 
 
 @pytest.fixture(scope="module")
-def sasl_kafka() -> Iterator[SaslKafka]:
-    with SaslKafka() as server:
+def sasl_kafka(certificate: tuple[Path, Path]) -> Iterator[SaslKafka]:
+    keys = certificate[0].with_name("both.pem")
+    keys.write_text(certificate[1].read_text() + certificate[0].read_text())
+    with SaslKafka(str(keys)) as server:
         yield server
 
 
@@ -223,15 +228,22 @@ def test_several_threads_write_over_one_producer(topic: Topic) -> None:
     assert topic.count() == 20_000
 
 
-def test_with_credentials(sasl_kafka: SaslKafka, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A password from the environment lets one in; a wrong one is told at once, and never shown."""
+def test_with_credentials(
+    sasl_kafka: SaslKafka, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Over TLS a password from the environment lets one in; a wrong one is told at once, and never shown; neither is
+    given to a broker whose certificate is not known."""
     topic = Topic(sasl_kafka)
-    login = {"librdkafka.security.protocol": "SASL_PLAINTEXT", "librdkafka.sasl.mechanism": "PLAIN"}
+    login = {"librdkafka.security.protocol": "SASL_SSL", "librdkafka.sasl.mechanism": "PLAIN"}
     login |= {"librdkafka.sasl.username": "ann", "librdkafka.sasl.password": "${FABRIC_BEAM_TEST_PASSWORD}"}
-    url = topic.url(**login).replace(sasl_kafka.address, sasl_kafka.locked)
+    stranger = topic.url(**login).replace(sasl_kafka.address, sasl_kafka.locked)
+    url = f"{stranger}&librdkafka.ssl.ca.location={certificate[0]}"
     monkeypatch.setenv("FABRIC_BEAM_TEST_PASSWORD", "secret")
     run(events(10), WriteTo(url))
     assert topic.count() == 10
+    assert read_all(Read(url.replace("?", "?start=earliest&"))).height == 10
+    with pytest.raises(OutputError, match="certificate verify failed"):
+        write(events(1), f"jsonl:{tmp_path}", f"{stranger}&call_timeout=5")
     monkeypatch.setenv("FABRIC_BEAM_TEST_PASSWORD", "hunter2")
     with pytest.raises(OutputError, match="uthentication") as raised:
         write(events(1), f"jsonl:{tmp_path}", url)

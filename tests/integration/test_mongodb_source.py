@@ -16,7 +16,7 @@ import pytest
 
 from fabric_beam import Read, WriteTo
 from fabric_beam.endpoints import Endpoint
-from fabric_beam.errors import RejectedRowsError, SchemaError
+from fabric_beam.errors import InputError, RejectedRowsError, SchemaError
 from fabric_beam.schemes import SOURCES
 from fabric_beam.testing import batch, read_all, run
 from fabric_beam.testing.servers.mongodb import MongoServer
@@ -73,6 +73,13 @@ class TestReadMongoDB(StoreReadSuite):
 
     def elsewhere(self, port: int) -> str:
         return f"mongodb://127.0.0.1:{port}/suite/read"
+
+
+def test_a_view_is_refused_before_the_run(client: Any, rows: Any, url: str) -> None:
+    """With what to do instead."""
+    client.read.create_collection(rows.name, viewOn="others", pipeline=[])
+    with pytest.raises(InputError, match="is a view, whose documents have no _id"):
+        read_all(Read(url))
 
 
 def test_types_come_back(rows: Any, url: str) -> None:

@@ -91,6 +91,14 @@ class Table:
     def segments(self) -> list[str]:
         return sorted(name for types in self.ask(f"segments/{self.name}") for names in types.values() for name in names)
 
+    def is_loaded(self) -> bool:
+        """Whether queries see every segment, at least one."""
+        try:
+            seen = self.query(f'SELECT "$segmentName", COUNT(*) FROM {self.name} GROUP BY "$segmentName" LIMIT 1000')
+        except (pinotdb.exceptions.DatabaseError, httpx.HTTPError):
+            return False
+        return bool(seen) and sorted(name for name, _ in seen) == self.segments()
+
     def drop(self) -> None:
         for path in (f"tables/{self.name}", f"schemas/{self.name}"):
             requests.delete(f"http://{self.pinot.address}/{path}", auth=ADMIN, timeout=60)
@@ -136,10 +144,10 @@ class TestPinotSegments(StoreSuite):
         return self.table.url(span=2000, **options)
 
     def read(self) -> pl.DataFrame:
-        # Servers load what was taken a moment later.
+        # Servers load what was taken a moment later, and all that there is once they have come back.
         before, found = events(0), self.table.events()
-        until = time.monotonic() + 30
-        while (found.height < 990 or not found.equals(before)) and time.monotonic() < until:
+        until = time.monotonic() + 60
+        while (not found.equals(before) or not self.table.is_loaded()) and time.monotonic() < until:
             time.sleep(1.5)
             before, found = found, self.table.events()
         return found
@@ -281,6 +289,22 @@ def test_segments_are_of_sources_and_spans(offline: Table, tmp_path: Path) -> No
     write(other.head(50), f"jsonl:{tmp_path}", url)
     assert len(offline.segments()) == 4
     eventually(offline.count, 350)
+
+
+def test_a_segment_that_no_server_was_given_is_made_anew(offline: Table, tmp_path: Path) -> None:
+    """A controller that is killed between knowing a segment and giving it to a server leaves it so."""
+    table = events(1000)
+    offline.add(table)
+    eventually(offline.count, 1000)
+    path = f"/fabric-beam/IDEALSTATES/{offline.name}_OFFLINE"
+    ideal = offline.ask(f"zk/get?path={path}")
+    ideal["mapFields"] = {}
+    about = {"path": path, "expectedVersion": -1, "accessOption": 1}
+    answer = requests.put(f"http://{offline.pinot.address}/zk/put", params=about, json=ideal, auth=ADMIN, timeout=20)
+    answer.raise_for_status()
+    eventually(offline.count, 0)
+    write(table, f"jsonl:{tmp_path}", offline.url())
+    eventually(offline.count, 1000)
 
 
 def test_aggregates_replace_those_of_their_day(offline: Table, tmp_path: Path) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,57 +154,3 @@ def test_another_database(server: RedisServer, client: Any) -> None:
     assert client.dbsize() == 0
     with redis.Redis(port=server.port, db=3) as third:
         assert third.dbsize() == 2
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that it signed itself, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    made, key = folder / "certificate.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=test"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
-    subprocess.run(command, check=True, capture_output=True)
-    return made, key
-
-
-def test_tls(server: RedisServer, client: Any, certificate: tuple[Path, Path]) -> None:
-    """With the authority named, rows arrive; without, the certificate is not trusted, and waiting would not help."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_terminate, args=(listener, context, server.port), daemon=True).start()
-        url = f"rediss://127.0.0.1:{listener.getsockname()[1]}/0"
-        trusted = RedisStore(Endpoint.parse(f"{url}?ssl_ca_certs={certificate[0]}", SINKS))
-        trusted.connect(5)
-        trusted.write(events(2000))
-        trusted.close()
-        assert client.dbsize() == 2000
-        stranger = RedisStore(Endpoint.parse(url, SINKS))
-        with pytest.raises(redis.ConnectionError) as raised:
-            stranger.connect(5)
-        assert not stranger.transient(raised.value)
-
-
-def _terminate(listener: socket.socket, context: ssl.SSLContext, port: int) -> None:
-    """Take the TLS off every connection and pass it on."""
-
-    def pump(source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-    while True:
-        try:
-            secured = context.wrap_socket(listener.accept()[0], server_side=True)
-        except ssl.SSLError:
-            continue
-        except OSError:
-            return
-        plain = socket.create_connection(("127.0.0.1", port))
-        threading.Thread(target=pump, args=(secured, plain), daemon=True).start()
-        threading.Thread(target=pump, args=(plain, secured), daemon=True).start()

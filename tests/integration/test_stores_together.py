@@ -43,7 +43,7 @@ def test_every_store_holds_the_same_rows(
     with session(cassandra, "together"):
         stores = {
             "mongodb": f"mongodb://{mongodb.address}/together/{{dataset}}",
-            "cassandra": f"cassandra://{cassandra.user}:{cassandra.user}@{cassandra.address}/together/{{dataset}}",
+            "cassandra": cassandra.url("together/{dataset}"),
             "redis": f"redis://{redis_server.address}/1?prefix={{dataset}}",
             "pinot": f"pinot://admin:secret@{pinot.address}/{{dataset}}?kafka={kafka.address}/pinot-{{dataset}}",
         }

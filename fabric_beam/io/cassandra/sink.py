@@ -84,7 +84,7 @@ class CassandraStore(Store):
         key = self._layout.ensure(self._session, schema)
         names = key.add_to(pl.DataFrame(schema=schema)).columns
         assert self._session is not None
-        insert = self._session.prepare(self._layout.insert(names))
+        insert = self._layout.prepared(self._session, names)
         return _Plan(schema, key, insert, [names.index(name) for name in key.partition])
 
     def _write(self, plan: _Plan, table: pl.DataFrame) -> dict[int, str]:

@@ -19,6 +19,7 @@ from fabric_beam.option_kinds import boolean, seconds_to_live
 if TYPE_CHECKING:
     from cassandra.cluster import Session
     from cassandra.metadata import TableMetadata
+    from cassandra.query import PreparedStatement
 
 OPTIONS = ("partition", "clustering", "bucket", "ttl", "replication", "alter")
 #: Columns that are made of the others, where the primary key has them and the rows do not.
@@ -30,6 +31,8 @@ _EVENTS_BUCKET, _WINDOWS_BUCKET = "1h", "1d"
 #: ones again.
 _MADE = "fabric-beam"
 _BUCKET_SAID = re.compile(rf"{TIME_BUCKET}=(\d+[mhd])")
+#: What a node says of a table or column that it does not know.
+_NOT_KNOWN = re.compile(r"unconfigured table|does not exist|unknown identifier|undefined column name", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -192,13 +195,29 @@ class Layout:
 
     def _check_types(self, session: Session, columns: dict[str, Any]) -> None:
         """The client says what types the columns have where a statement for them is prepared."""
-        for column in session.prepare(self.insert(list(columns))).column_metadata:
+        for column in self.prepared(session, list(columns)).column_metadata:
             dtype = columns[column.name]
             if not fits(dtype, column.type):
                 raise self._error(
                     f"its column {column.name!r} is {column.type.cql_parameterized_type()}, which {dtype} cannot be. "
                     "Cast it, or name another table"
                 )
+
+    def prepared(self, session: Session, columns: list[str]) -> PreparedStatement:
+        """The statement that writes a row of these columns, which the table has.
+
+        Raises:
+            TimeoutError: the node that is asked does not know them yet.
+        """
+        from cassandra import InvalidRequest
+
+        try:
+            return session.prepare(self.insert(columns))
+        except InvalidRequest as error:
+            # A table is described a moment before it can be written to, and by one node before another.
+            if not _NOT_KNOWN.search(str(error)):
+                raise
+            raise TimeoutError(f"it is being created or altered ({error})") from error
 
     def insert(self, columns: list[str]) -> str:
         """The statement that writes a row of these columns."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from fabric_beam.endpoints import Endpoint
+from fabric_beam.endpoints import Endpoint, filled
 from fabric_beam.errors import InputError, MissingExtraError, UsageError, nearest
 
 _PREFIX = "librdkafka."
@@ -62,14 +61,7 @@ class Topic:
         Raises:
             UsageError: the environment lacks a variable.
         """
-        return {name: re.sub(r"\$\{(\w+)\}", _variable, value) for name, value in self.configuration.items()}
-
-
-def _variable(found: re.Match[str]) -> str:
-    value = os.environ.get(found[1])
-    if value is None:
-        raise UsageError(f"kafka: the environment variable {found[1]}, which the URL names, is not set.")
-    return value
+        return {name: filled(value, self.url) for name, value in self.configuration.items()}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlencode
 
-from fabric_beam.endpoints import Endpoint
+from fabric_beam.endpoints import Endpoint, filled
 from fabric_beam.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Target:
         endpoint: the URL.
         database: the database's name.
         collection: the collection's name.
-        options: the client's own, by the names that it gives them.
+        options: the client's own, by the names that it gives them; secrets are still `${NAME}`.
     """
 
     endpoint: Endpoint
@@ -83,7 +83,7 @@ class Target:
         """The client's connection string, secrets filled in; as in any such string, users are of the database that it
         names unless `authSource` says otherwise."""
         authority = _rest(self.endpoint).partition("/")[0]
-        return f"{self.endpoint.scheme}://{authority}/{self.database}?{urlencode(options | self.options)}"
+        return f"{self.endpoint.scheme}://{authority}/{self.database}?{urlencode(options | self._filled())}"
 
     def client(self, timeout: float, options: dict[str, str] | None = None) -> MongoClient[dict[str, Any]]:
         """A client whose every call may take so many seconds; options in the URL go before those given here."""
@@ -93,13 +93,16 @@ class Target:
         limits = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), milliseconds)
         return MongoClient(self.uri({**limits, **(options or {}), "appName": "fabric-beam"}))
 
+    def _filled(self) -> dict[str, str]:
+        return {name: filled(text, self.endpoint.url) for name, text in self.options.items()}
+
     def _check(self) -> None:
         from pymongo.errors import PyMongoError
         from pymongo.uri_parser import parse_uri, split_options
 
         try:
             if self.options:
-                split_options(urlencode(self.options), validate=True, warn=False)
+                split_options(urlencode(self._filled()), validate=True, warn=False)
             if self.endpoint.scheme == "mongodb":
                 # The hosts behind mongodb+srv stand in the DNS.
                 parse_uri(self.uri({}), warn=False)

@@ -123,6 +123,11 @@ class Controller:
             },
             files={"file": ("rows.json", rows)},
         )
+        ideal = (self._call("GET", f"/tables/{self.table}/idealstate") or {}).get("OFFLINE") or {}
+        if segment not in ideal:
+            # One that was killed on the way to it has left it so, and would only refresh it for ever.
+            self._call("DELETE", f"/segments/{self.table}_OFFLINE/{segment}")
+            raise ControllerError(f"it knows the segment {segment}, which no server was given; it is made anew")
 
     def transient(self, error: Exception) -> bool:
         """Whether an error may pass."""

@@ -17,6 +17,9 @@ from fabric_beam.io.templates import Template, text
 from fabric_beam.json_rows import to_json
 from fabric_beam.option_kinds import whole
 
+#: What the keys of rows begin with, unless the URL says otherwise.
+PREFIX = "row"
+
 #: Sends commands, so many for each row, and returns the lines that answer them, in order.
 Exchange = Callable[[pl.Series, int], pl.Series]
 
@@ -70,7 +73,7 @@ class Layout(ABC):
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._key = endpoint.option("key", _template, None)
-        self._prefix = endpoint.option("prefix", str, "row")
+        self._prefix = endpoint.option("prefix", str, PREFIX)
         if self._key is None and "prefix" not in self.OPTIONS:
             raise UsageError(
                 f"{endpoint.scheme}: as={self.name()} needs key=, such as key={self.name()}:{{host.name}}."

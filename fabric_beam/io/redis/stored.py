@@ -16,7 +16,7 @@ from fabric_beam.errors import UsageError, nearest
 from fabric_beam.io.records.columns import Record
 from fabric_beam.io.records.schema import infer
 from fabric_beam.io.records.values import Convert, unchanged
-from fabric_beam.io.redis.layouts import Stream
+from fabric_beam.io.redis.layouts import PREFIX, Stream
 from fabric_beam.io.redis.replies import decoded
 from fabric_beam.io.redis.texts import from_json_values, from_texts, infer_type
 
@@ -240,7 +240,7 @@ def stored(endpoint: Endpoint, page: int) -> Stored:
         return kinds[name](given["match"], page)
     if "key" in given:
         return kinds[name]("*".join(map(_literal, _PLACEHOLDER.split(given["key"]))), page)
-    return kinds[name](_literal(given.get("prefix", "row")) + ":*", page)
+    return kinds[name](_literal(given.get("prefix", PREFIX)) + ":*", page)
 
 
 def _literal(text: str) -> str:

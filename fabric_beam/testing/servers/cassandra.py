@@ -85,6 +85,10 @@ class CassandraServer(ServerProcess):
         self._durable = durable
         self._more = dict(settings or {})
 
+    def url(self, place: str) -> str:
+        """The URL of a keyspace and table, such as `logs/events?ttl=60`, with the user in it."""
+        return f"cassandra://{self.user}:{self.user}@{self.address}/{place}"
+
     def command(self) -> list[str]:
         found = jars(self.name, VERSION)
         settings, logback = self.folder / "cassandra.yaml", self.folder / "logback.xml"
