@@ -12,6 +12,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import BundleManage
 from apache_beam.utils import thread_pool_executor
 
 from fabric_beam.runners import metrics
+from fabric_beam.runners.plan import refuse_streams
 
 
 class DirectRunner(FnApiRunner):
@@ -23,6 +24,7 @@ class DirectRunner(FnApiRunner):
     Args:
         workers: worker threads; 0 is one a core.
         drain: truncate unbounded splittable DoFns, as when a job is drained.
+        unbounded: take unbounded sources too, each of which must have an end.
 
     Example:
         >>> import apache_beam as beam
@@ -30,11 +32,18 @@ class DirectRunner(FnApiRunner):
         ...     _ = p | beam.Create([1, 2]) | beam.Map(str)
     """
 
-    def __init__(self, workers: int = 0, *, drain: bool = False) -> None:
+    def __init__(self, workers: int = 0, *, drain: bool = False, unbounded: bool = False) -> None:
         super().__init__(is_drain=drain)
+        self._unbounded = unbounded
         self._workers = workers or len(os.sched_getaffinity(0))
 
     def run_via_runner_api(self, pipeline_proto: Any, options: Any) -> Any:
+        """Run a pipeline.
+
+        Raises:
+            UsageError: it is unbounded.
+        """
+        refuse_streams(pipeline_proto, "DirectRunner", unbounded=self._unbounded)
         direct = options.view_as(DirectOptions)
         if direct.direct_running_mode == "in_memory" and direct.direct_num_workers <= 1:
             self._num_workers = self._workers

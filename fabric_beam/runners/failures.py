@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pickle
+import re
 import traceback
+from typing import Any
 
 import cloudpickle
 
-from fabric_beam.errors import FabricBeamError
+from fabric_beam.errors import FabricBeamError, UsageError
 
 
 class WorkerError(Exception):
@@ -52,12 +54,36 @@ def unpack(packed: bytes) -> BaseException:
 
 
 def ours(error: BaseException) -> FabricBeamError | None:
-    """The error of ours among an error and its causes, if there is one."""
+    """The error of ours among an error and its causes, or one that says what a known one of others means."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, FabricBeamError):
             return seen
+        # Beam makes another error of one without a message.
+        if isinstance(seen, MemoryError) or str(seen).startswith("MemoryError"):
+            running = re.search(r"while running '[^']+'", str(error))
+            return FabricBeamError(
+                f"A worker had no memory left{f' {running[0]}' if running else ''}. Fewer workers at a time "
+                "(--parallelism on Flink, --spark_master local[1] or spark.executor.cores on Spark) or smaller batches "
+                "take less."
+            )
+        if (function := _not_pickled(seen)) is not None:
+            name = re.sub(r" at 0x\w+", "", repr(function))[:200]
+            return UsageError(
+                f"{name} cannot be sent to workers: {seen}. What it cannot take along, such as locks, open files and "
+                "connections, has to be made in its setup()."
+            )
         seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _not_pickled(error: BaseException) -> Any:
+    """What Beam was about to pickle when an error was raised: Beam does not name it."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "dumps" and frame.f_globals["__name__"].startswith("apache_beam.internal"):
+            pickled = frame.f_locals["o"]
+            # A transform is pickled as its function and the arguments of that.
+            return pickled[0] if isinstance(pickled, tuple) else pickled
     return None
 
 

@@ -203,6 +203,8 @@ def plan(pipeline: Any, *, engine: str = "", drain: bool = False, unbounded: boo
             translations.populate_data_channel_coders,
         ],
         known_runner_urns=frozenset([common_urns.primitives.FLATTEN.urn, common_urns.primitives.GROUP_BY_KEY.urn]),
+        # Values of a key that are too many for memory: see `fabric_beam.runners.spill`.
+        use_state_iterables=True,
         is_drain=drain,
     )
     groupings: dict[str, Grouping] = {}
@@ -217,17 +219,36 @@ def refuse(proto: beam_runner_api_pb2.Pipeline, engine: str = "", *, unbounded: 
         UsageError: naming the transform, the engine and what to do.
     """
     who = engine or "this runner"
-    components = proto.components
-    for transform in components.transforms.values():
-        name = transform.unique_name
-        if transform.spec.urn == common_urns.primitives.TEST_STREAM.urn:
-            raise UsageError(f"{name}: {who} has no TestStream. Run the test on DirectRunner.")
-        environment = components.environments.get(transform.environment_id)
+    refuse_streams(proto, who, unbounded=unbounded)
+    environments = proto.components.environments
+    for transform in proto.components.transforms.values():
+        environment = environments.get(transform.environment_id)
         if environment is not None and any(
             urn.startswith(_SDK) and not urn.startswith(_PYTHON_SDK) for urn in environment.capabilities
         ):
             raise UsageError(
-                f"{name}: {who} runs transforms of Beam's Python SDK only, and this is of another language."
+                f"{transform.unique_name}: {who} runs transforms of Beam's Python SDK only, and this is of another "
+                "language."
+            )
+
+
+def refuse_streams(proto: beam_runner_api_pb2.Pipeline, who: str, *, unbounded: bool = False) -> None:
+    """Refuse sources without an end, and scripts of them, on an engine that runs bounded pipelines.
+
+    Args:
+        proto: the pipeline.
+        who: the engine's name, for messages.
+        unbounded: whether to take unbounded sources nevertheless; each must have an end.
+
+    Raises:
+        UsageError: naming the transform, the engine and what to do.
+    """
+    components = proto.components
+    for transform in components.transforms.values():
+        name = transform.unique_name
+        if transform.spec.urn == common_urns.primitives.TEST_STREAM.urn:
+            raise UsageError(
+                f"{name}: {who} has no TestStream. Run the test on Beam's own: beam.Pipeline(runner='DirectRunner')."
             )
         if unbounded or transform.subtransforms:
             continue

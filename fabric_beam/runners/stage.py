@@ -17,6 +17,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 
 from fabric_beam.runners.metrics import merge
 from fabric_beam.runners.plan import Stage, TimerFamily
+from fabric_beam.runners.spill import Spill
 
 #: Takes the name of an output's transform and encoded elements.
 Emit = Callable[[str, bytes], None]
@@ -50,7 +51,7 @@ class StageExecutor:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._channel = _Channel()
-        self._state = StateServicer()
+        self._state = _State()
         self._cache = StateCache(_STATE_CACHE_BYTES)
         self._descriptor = beam_fn_api_pb2.ProcessBundleDescriptor.FromString(stage.descriptor)
         self._runs = itertools.count()
@@ -59,7 +60,11 @@ class StageExecutor:
         self._processor: Any = None
 
     def run(
-        self, inputs: Iterable[tuple[str, bytes]], emit: Emit, side_inputs: SideInputs | None = None
+        self,
+        inputs: Iterable[tuple[str, bytes]],
+        emit: Emit,
+        side_inputs: SideInputs | None = None,
+        spill: Spill | None = None,
     ) -> list[metrics_pb2.MonitoringInfo]:
         """Run the stage on all of its input: elements, then the residuals of splittable DoFns, then timers in order.
 
@@ -67,6 +72,7 @@ class StageExecutor:
             inputs: names of inputs' transforms (`Port.transform`) and chunks of encoded elements.
             emit: takes the outputs as they come.
             side_inputs: what `side_input_values` made of the stage's side inputs.
+            spill: what grouped the inputs, if they may have values that are on disk.
 
         Returns:
             Beam's monitoring infos, of all bundles together.
@@ -76,6 +82,7 @@ class StageExecutor:
         """
         self._state._state.clear()
         self._state._ordered_list_keys.clear()
+        self._state.spill = spill
         if side_inputs:
             self._state._state.update({key: [value] for key, value in side_inputs.items()})
         token = f"{self._stage.name}-{next(self._runs)}"
@@ -96,6 +103,7 @@ class StageExecutor:
             raise
         finally:
             self._state._state.clear()
+            self._state.spill = None
             self._cache.invalidate_all()
         return infos
 
@@ -150,6 +158,17 @@ class StageExecutor:
             if pcollection in reads or pcollection in truncated:
                 return beam_fn_api_pb2.Elements.Data(transform_id=port.transform, data=application.element)
         raise RuntimeError(f"Nothing feeds {application.transform_id}.")
+
+
+class _State(StateServicer):
+    """State and side inputs in memory, values of keys that are too many for that on disk."""
+
+    spill: Spill | None = None
+
+    def get_raw(self, state_key: Any, continuation_token: bytes | None = None) -> Any:
+        if self.spill is not None and state_key.WhichOneof("type") == "runner":
+            return self.spill.read(state_key.runner.key, continuation_token)
+        return super().get_raw(state_key, continuation_token)
 
 
 def _wait(residuals: Iterable[Any]) -> None:

@@ -23,6 +23,7 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from fabric_beam.errors import FabricBeamError, UsageError
 from fabric_beam.runners.direct import DirectRunner
 from fabric_beam.runners.flink import FlinkRunner
+from tests.integration import logs_command
 
 pytestmark = [
     pytest.mark.skipif(find_spec("pyflink") is None, reason="PyFlink is not installed"),
@@ -226,19 +227,23 @@ def test_the_logs_pipeline_gives_the_rows_that_directrunner_gives(tmp_path: Path
         assert found.equals(expected)
 
 
-def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
-    """An interrupt leaves no process, no temporary files, and exit code 130."""
+@pytest.mark.parametrize("begun", ["tmp/fabric-beam-*", "out/events/.tmp-*/*"], ids=["build", "run"])
+def test_ctrl_c_ends_everything(tmp_path: Path, begun: str) -> None:
+    """An interrupt, while the pipeline is built or when it runs, leaves no process and no temporary files."""
+    (tmp_path / "tmp").mkdir()
     source = _demo(tmp_path / "demo", 300_000)
     # The same lines again and again, so that there is still work to do when it is seen that it has begun.
     for path in list(source.iterdir()):
         for n in range(19):
             (source / f"{n}-{path.name}").hardlink_to(path)
-    process = _command(f"--input={source}", "--format=combined", f"--sink=*=parquet:{tmp_path / 'out'}")
-    events = tmp_path / "out" / "events"
+    arguments = [f"--input={source}", "--format=combined", f"--sink=*=parquet:{tmp_path / 'out'}"]
+    process = _command(*arguments, TMPDIR=str(tmp_path / "tmp"))
     until = time.monotonic() + 100
-    while not any(events.glob(".tmp-*/*")) and time.monotonic() < until and process.poll() is None:
+    while time.monotonic() < until and process.poll() is None:
+        children = _children(process.pid)
+        if children and any(tmp_path.glob(begun)):
+            break
         time.sleep(0.05)
-    children = _children(process.pid)
     assert children, "the JVM is a child of the driver"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -249,6 +254,7 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
         time.sleep(0.2)
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert not list((tmp_path / "out").rglob("*.parquet"))
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def _children(pid: int) -> list[int]:
@@ -277,6 +283,24 @@ def test_java_that_is_missing_or_too_old_is_told(tmp_path: Path, version: str | 
     assert "Java 17 or newer" in errors
     assert "Traceback" not in errors
     shutil.rmtree(home)
+
+
+@pytest.mark.parametrize("runner", ["FlinkRunner", "SparkRunner"])
+def test_a_dry_run_shows_schemas_and_stages_and_starts_no_engine(tmp_path: Path, runner: str) -> None:
+    """The Java that is there is not run."""
+    home, log = tmp_path / "java", tmp_path / "a.log"
+    (home / "bin").mkdir(parents=True)
+    (home / "release").write_text('JAVA_VERSION="17.0.1"\n')
+    (home / "bin" / "java").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (home / "bin" / "java").chmod(0o755)
+    log.write_text("x\n")
+    options = [f"--runner={runner}", f"--input={log}", "--format=lines", "--dry_run"]
+    code, printed = logs_command.run(tmp_path / "out", *options, JAVA_HOME=str(home))
+    assert code == 0, printed
+    assert "    body: string_view" in printed
+    assert f"The stages of {runner}:\nstage 1\n    impulse <- impulse" in printed
+    assert not (tmp_path / "started").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_flink_agrees_with_directrunner_on_many_keys() -> None:

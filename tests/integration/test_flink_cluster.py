@@ -21,6 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
 from fabric_beam.errors import FabricBeamError, UsageError
+from fabric_beam.progress import PROGRESS
 from fabric_beam.runners.flink import FlinkRunner
 from fabric_beam.testing.clusters.flink import FlinkCluster
 from tests.integration.logs_command import generate, start
@@ -52,6 +53,19 @@ def test_a_session_cluster_runs_pipelines(flink_cluster: FlinkCluster) -> None:
         sums = p | beam.Create([("a", 1), ("b", 2), ("a", 3)]) | beam.CombinePerKey(sum)
         added = sums | beam.MapTuple(_add, t=beam.pvalue.AsSingleton(total))
         assert_that(added, equal_to([("a", 14), ("b", 12)]))
+
+
+def _count(n: int) -> int:
+    PROGRESS.add(rows=n)
+    return n
+
+
+def test_what_workers_count_is_told_while_the_job_runs(flink_cluster: FlinkCluster) -> None:
+    """The client's progress has the rows of all workers, each once."""
+    before = PROGRESS.rows
+    with _pipeline(flink_cluster.address) as p:
+        _ = p | beam.Create([20, 30]) | beam.Map(_count)
+    assert PROGRESS.rows - before == 50
 
 
 def test_an_error_ends_the_job_at_once(flink_cluster: FlinkCluster) -> None:

@@ -29,7 +29,7 @@ def _flink(is_drain: bool) -> Any:
 
 
 _RUNNERS: dict[str, Callable[[bool], Any]] = {
-    "DirectRunner": lambda is_drain: DirectRunner(drain=is_drain),
+    "DirectRunner": lambda is_drain: DirectRunner(drain=is_drain, unbounded=True),
     "PrismRunner": lambda is_drain: PrismRunner(),
     "SparkRunner": _spark,
     "FlinkRunner": _flink,

@@ -25,11 +25,7 @@ from fabric_beam.batches import BatchOf, to_batch
 from fabric_beam.demo.__main__ import main as demo
 from fabric_beam.errors import FabricBeamError, InputError
 from fabric_beam.run import DONE, main
-from fabric_beam.runners.elements import IMPULSE, Coders, Groups
-from fabric_beam.runners.plan import plan
 from fabric_beam.runners.spark import SparkRunner
-from fabric_beam.runners.spark.task import grouped
-from fabric_beam.runners.stage import StageExecutor
 from pipelines.logs import build
 from pipelines.parts.options import parse_logs
 
@@ -198,23 +194,6 @@ def test_a_pipeline_without_elements_ends() -> None:
     """Stages without input count as run."""
     with beam.Pipeline(runner=SparkRunner()) as p:
         _ = p | beam.Create([]) | beam.GroupByKey() | beam.Map(_break)
-
-
-def test_groups_that_do_not_fit_in_memory_are_the_same() -> None:
-    """Values are spilled to disk, keys apart from one another."""
-    p = beam.Pipeline()
-    _ = p | beam.Create([(f"k{n % 50}", n) for n in range(2000)], reshuffle=False) | beam.GroupByKey()
-    planned = plan(p)
-    [grouping] = planned.groupings.values()
-    coders, chunks = Coders(planned.components), []
-    first = planned.stages[0]
-    StageExecutor(first).run([(first.inputs[0].transform, IMPULSE)], lambda output, data: chunks.append(data))
-    impl = coders.windowed(*grouping.after).get_impl()
-
-    def values(groups: Iterator[bytes]) -> dict[bytes, list[bytes]]:
-        return {group.value[0]: sorted(group.value[1]) for chunk in groups for group in impl.decode_all(chunk)}
-
-    assert values(grouped(grouping, coders, iter(chunks), memory=10)) == values(Groups(grouping, coders).group(chunks))
 
 
 def _sleep(element: int) -> int:

@@ -5,18 +5,22 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
 import pytest
 from apache_beam.coders import BytesCoder
+from apache_beam.internal import cloudpickle_pickler, pickler
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.transforms.periodicsequence import PeriodicImpulse
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from fabric_beam.errors import UsageError
+from fabric_beam.runners.direct import DirectRunner
+from fabric_beam.runners.failures import ours
 from fabric_beam.runners.plan import Plan, Stage, plan
 
 
@@ -129,12 +133,45 @@ def test_an_unbounded_source_is_refused_with_its_name_and_the_engine() -> None:
     assert plan(p, engine="SparkRunner", unbounded=True).stages
 
 
+def test_directrunner_refuses_an_unbounded_source() -> None:
+    """It would gather its elements without an end."""
+    p = beam.Pipeline(runner=DirectRunner())
+    _ = p | "Tick" >> PeriodicImpulse()
+    with pytest.raises(UsageError, match=r"Tick.* is unbounded, and DirectRunner runs bounded pipelines only"):
+        p.run()
+
+
 def test_a_test_stream_is_refused() -> None:
     """Its clock cannot be followed."""
-    p = beam.Pipeline()
-    _ = p | "Script" >> TestStream().add_elements([1]).advance_watermark_to_infinity()
-    with pytest.raises(UsageError, match="Script: SparkRunner has no TestStream"):
-        plan(p, engine="SparkRunner")
+    for runner in (DirectRunner(), None):
+        p = beam.Pipeline(runner=runner)
+        _ = p | "Script" >> TestStream().add_elements([1]).advance_watermark_to_infinity()
+        with pytest.raises(UsageError, match=r"Script: \w+Runner has no TestStream"):
+            p.run() if runner else plan(p, engine="SparkRunner")
+
+
+class _Holds(beam.DoFn):
+    """Cannot be pickled."""
+
+    def __init__(self) -> None:
+        self._numbers = (n for n in range(3))
+
+
+def test_a_function_that_cannot_be_pickled_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beam's own error does not say which it is."""
+    monkeypatch.setattr(pickler, "desired_pickle_lib", cloudpickle_pickler)
+    with pytest.raises(TypeError, match="cannot pickle") as raised:
+        pickler.dumps(_Holds())
+    assert re.match(r"<.*_Holds object> cannot be sent to workers: cannot pickle", str(ours(raised.value)))
+
+
+def test_want_of_memory_is_said_with_the_transform() -> None:
+    """Beam makes a RuntimeError of it."""
+    p = beam.Pipeline(runner=DirectRunner())
+    _ = p | beam.Create([1]) | "Eat" >> beam.Map(lambda n: bytearray(1 << 62))
+    with pytest.raises(RuntimeError) as raised:
+        p.run()
+    assert "no memory left while running 'Eat'" in str(ours(raised.value))
 
 
 def test_a_plan_describes_itself() -> None:

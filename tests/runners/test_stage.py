@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -19,12 +21,13 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.utils.timestamp import Duration
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fabric_beam.runners.elements import IMPULSE, Coders, Groups, Keys, elements, partition, side_input_values
+from fabric_beam.runners.elements import IMPULSE, Coders, Keys, elements, partition, side_input_values
 from fabric_beam.runners.metrics import merge
 from fabric_beam.runners.plan import plan
+from fabric_beam.runners.spill import Spill
 from fabric_beam.runners.stage import StageExecutor, executor
 
 _SEEN: list[Any] = []
@@ -39,7 +42,7 @@ def _see(element: Any) -> None:
     _SEEN.append(element)
 
 
-def _run(p: beam.Pipeline) -> list[Any]:
+def _run(p: beam.Pipeline, memory: int = 1 << 30) -> list[Any]:
     """Run a pipeline stage after stage in this process; returns the monitoring infos of all."""
     planned = plan(p)
     coders = Coders(planned.components)
@@ -51,11 +54,11 @@ def _run(p: beam.Pipeline) -> list[Any]:
         for side in stage.side_inputs:
             side_inputs.update(side_input_values(side, coders, buffers[side.buffer]))
 
-        def inputs(stage: Any = stage) -> Iterator[tuple[str, bytes]]:
+        def inputs(spill: Spill, stage: Any = stage) -> Iterator[tuple[str, bytes]]:
             for port in stage.inputs:
                 chunks: Iterable[bytes] = [IMPULSE] if port.kind == "impulse" else buffers[port.buffer]
                 if port.kind == "group":
-                    chunks = Groups(planned.groupings[port.buffer], coders).group(chunks)
+                    chunks = spill.group(planned.groupings[port.buffer], chunks)
                 for chunk in chunks:
                     yield port.transform, chunk
 
@@ -63,9 +66,49 @@ def _run(p: beam.Pipeline) -> list[Any]:
             buffers[outputs[output]].append(data)
 
         live = StageExecutor(stage)
-        infos += live.run(inputs(), emit, side_inputs)
+        with contextlib.closing(Spill(coders, memory)) as spill:
+            infos += live.run(inputs(spill), emit, side_inputs, spill)
         live.close()
     return infos
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=50) | st.integers(), st.integers(0, 200)), max_size=40),
+    st.sampled_from([0, 100, 1 << 20]),
+)
+def test_values_are_the_same_wherever_they_are_grouped(rows: list[tuple[int, Any, int]], memory: int) -> None:
+    """In memory, in files, or each key's by a token: those of a key and window, as often as they are asked for."""
+    _SEEN.clear()
+    expected: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for key, value, second in rows:
+        expected[key, second // 60].append(repr(value))
+    p = beam.Pipeline()
+    _ = (
+        p
+        | beam.Create(rows, reshuffle=False)
+        | beam.Map(lambda row: TimestampedValue((row[0], row[1]), row[2]))
+        | beam.WindowInto(FixedWindows(60))
+        | beam.GroupByKey()
+        | beam.Map(
+            lambda group, window=beam.DoFn.WindowParam: _see(
+                ((group[0], int(window.start) // 60), [sorted(map(repr, group[1])) for _ in range(2)])
+            )
+        )
+    )
+    _run(p, memory)
+    assert sorted(_SEEN) == sorted((key, [sorted(values)] * 2) for key, values in expected.items())
+
+
+def test_a_key_of_many_pages_is_read_from_disk() -> None:
+    """Values beyond memory come one page after another, to be gone through again, and combined."""
+    values = [random.Random(n).randbytes(300_000) for n in range(20)]
+    p = beam.Pipeline()
+    grouped = p | beam.Create([("k", value) for value in values], reshuffle=False) | beam.GroupByKey()
+    _ = grouped | "Again" >> beam.Map(lambda group: _see([sorted(group[1]) == sorted(values) for _ in range(3)]))
+    _ = grouped | beam.CombineValues(max) | "Most" >> beam.Map(lambda group: _see(group[1] == max(values)))
+    _run(p, memory=1 << 20)
+    assert sorted(_SEEN, key=str) == [True, [True, True, True]]
 
 
 def test_values_are_grouped_by_key_and_window() -> None:

@@ -17,7 +17,7 @@ from fabric_beam.runners.plan import Plan, Port, Stage
 _PARTITIONS_PER_SUBTASK = 16
 
 
-def build(plan: Plan, environment: Any, parallelism: int, pickle_library: str) -> Any:
+def build(plan: Plan, environment: Any, parallelism: int, pickle_library: str, memory: int) -> Any:
     """Make the operators of a plan.
 
     All stages are there from the start, and each runs when its input is whole: a job is one region of Flink's, so that
@@ -28,6 +28,7 @@ def build(plan: Plan, environment: Any, parallelism: int, pickle_library: str) -
         environment: Java's StreamExecutionEnvironment.
         parallelism: the subtasks of a stage.
         pickle_library: what the plan's functions were pickled by.
+        memory: bytes of values that a stage groups in memory.
 
     Returns:
         Java's DataStream of the reports of all subtasks.
@@ -54,6 +55,7 @@ def build(plan: Plan, environment: Any, parallelism: int, pickle_library: str) -
             ends[number],
             str(Path.cwd()),
             pickle_library,
+            memory,
         )
         arrived = _union(arriving[number])
         operator = seams.process(arrived, function, message_type(), stage_name(stage), widths[number])

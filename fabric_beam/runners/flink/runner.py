@@ -19,6 +19,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import RunnerResult
 from apache_beam.runners.runner import PipelineRunner, PipelineState
 
 from fabric_beam.errors import UsageError
+from fabric_beam.progress import PROGRESS
 from fabric_beam.runners.failures import unpack
 from fabric_beam.runners.flink import cluster, seams
 from fabric_beam.runners.flink.cluster import LOCAL, FlinkError
@@ -38,6 +39,9 @@ class FlinkOptions(PipelineOptions):
     def _add_argparse_args(cls, parser: Any) -> None:
         parser.add_argument(
             "--flink_python", default=sys.executable, help="Python on the machines of a session cluster."
+        )
+        parser.add_argument(
+            "--flink_group_memory", type=int, default=256, help="MiB that a slot groups in before it spills to disk"
         )
         parser.add_argument(
             "--flink_config",
@@ -67,16 +71,7 @@ class FlinkRunner(PipelineRunner):
         super().__init__()
         self._drain = drain
         self._unbounded = unbounded
-        self._warm = False
         cluster.check()
-
-    def apply(self, transform: Any, input: Any, options: PipelineOptions) -> Any:
-        """Expand a transform; with the first one, Flink begins to start."""
-        if not self._warm:
-            self._warm = True
-            flink = options.view_as(FlinkRunnerOptions)
-            cluster.warm_up(flink.flink_master, max(flink.parallelism, 0))
-        return super().apply(transform, input, options)
 
     def run_pipeline(self, pipeline: Any, options: PipelineOptions) -> RunnerResult:
         """Run a pipeline and wait for its end.
@@ -128,10 +123,11 @@ def run(planned: Plan, options: PipelineOptions) -> RunnerResult:
     environment = jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment(
         cluster.configuration(values)
     )
-    reports = job.build(planned, environment, parallelism, options.view_as(SetupOptions).pickle_library).collectAsync()
+    pickle_library, memory = options.view_as(SetupOptions).pickle_library, own.flink_group_memory << 20
+    reports = job.build(planned, environment, parallelism, pickle_library, memory).collectAsync()
     try:
         environment.executeAsync(_JOB)
-        found = _collect(reports)
+        found = _collect(reports, local)
     except BaseException as error:
         cluster.cancel(address, values[seams.JOB_ID], submitted=isinstance(error, Exception))
         if isinstance(error, Exception):
@@ -177,13 +173,18 @@ def _configuration(address: str, parallelism: int) -> dict[str, str]:
     }
 
 
-def _collect(reports: Any) -> dict[tuple[int, int], list[bytes]]:
+def _collect(reports: Any, local: bool) -> dict[tuple[int, int], list[bytes]]:
     """The monitoring infos of every subtask: of its last attempt, if there were several."""
-    from fabric_beam.runners.flink.worker import Report
+    from fabric_beam.runners.flink.worker import Counts, Report
 
     found: dict[tuple[int, int], list[bytes]] = {}
     while reports.hasNext():
-        report: Report = pickle.loads(bytes(reports.next().getField(3)))
+        report: Counts | Report = pickle.loads(bytes(reports.next().getField(3)))
+        if isinstance(report, Counts):
+            # The mini-cluster's worker is this process, which has counted already.
+            if not local:
+                PROGRESS.add(**report._asdict())
+            continue
         if report.error is not None:
             raise unpack(report.error)
         found[report.stage, report.subtask] = report.infos

@@ -172,7 +172,8 @@ def halt_java() -> None:
 
     running, java_gateway._gateway = java_gateway._gateway, None
     if running is not None:
-        # It cannot answer any more, and py4j would log that.
+        # It cannot answer any more, and py4j would log that: now, and whenever an object of it is collected.
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)
         level = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         with contextlib.suppress(Exception):

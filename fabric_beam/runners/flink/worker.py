@@ -16,12 +16,14 @@ from pyflink.common import Row
 from pyflink.common.typeinfo import TypeInformation, Types
 from pyflink.datastream import OutputTag, ProcessFunction, RuntimeContext
 
-from fabric_beam.runners.elements import IMPULSE, Coders, Groups, side_input_values
+from fabric_beam.progress import PROGRESS
+from fabric_beam.runners.elements import IMPULSE, Coders, side_input_values
 from fabric_beam.runners.failures import pack
 from fabric_beam.runners.flink.edges import END, Edge, Message, Spool, Writer
 from fabric_beam.runners.flink.seams import end_with_task_manager, restore_print, share_registries
 from fabric_beam.runners.metrics import merge
 from fabric_beam.runners.plan import Grouping, Stage
+from fabric_beam.runners.spill import Spill
 from fabric_beam.runners.stage import SideInputs, StageExecutor
 
 share_registries()
@@ -34,6 +36,25 @@ _WAITING = 16
 def message_type() -> TypeInformation:
     """Flink's type of a `Message`."""
     return Types.ROW([Types.INT(), Types.INT(), Types.INT(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+
+
+class Counts(NamedTuple):
+    """What a worker has counted since it said so last: the fields of `fabric_beam.progress.Progress`."""
+
+    total: int
+    bytes: int
+    rows: int
+    dead_letters: int
+
+
+_counted, _counting = Counts(0, 0, 0, 0), threading.Lock()
+
+
+def _fresh_counts() -> Counts:
+    global _counted
+    with _counting:
+        before, _counted = _counted, Counts(PROGRESS.total, PROGRESS.bytes, PROGRESS.rows, PROGRESS.dead_letters)
+        return Counts(*(now - then for now, then in zip(_counted, before, strict=True)))
 
 
 class Report(NamedTuple):
@@ -67,6 +88,7 @@ class StageFunction(ProcessFunction):
         ends: how many messages say that its input is whole.
         folder: the folder that relative paths start from, used where it exists.
         pickle_library: what the stage's functions were pickled by.
+        memory: bytes of values that are grouped in memory; more are spilled to disk.
     """
 
     def __init__(
@@ -79,6 +101,7 @@ class StageFunction(ProcessFunction):
         ends: int,
         folder: str,
         pickle_library: str,
+        memory: int,
     ) -> None:
         self._number = number
         self._stage = stage
@@ -88,6 +111,7 @@ class StageFunction(ProcessFunction):
         self._expected = ends
         self._folder = folder
         self._pickle_library = pickle_library
+        self._memory = memory
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Prepare for this attempt."""
@@ -129,21 +153,25 @@ class StageFunction(ProcessFunction):
                     return items.put(item, timeout=1)
             raise InterruptedError("The job was cancelled.")
 
+        def tell(what: Counts | Report) -> None:
+            put(Row(self._subtask, self._number, 0, pickle.dumps(what)))
+
         def run() -> None:
-            report = self._run(lambda tag, message: put((self._tags[tag], Row(*message))))
+            report = self._run(lambda tag, message: put((self._tags[tag], Row(*message))), tell)
             with contextlib.suppress(InterruptedError):
-                put(Row(self._subtask, self._number, 0, pickle.dumps(report)))
+                tell(report)
                 put(None)
 
         threading.Thread(target=run, name=self._stage.name, daemon=True).start()
         while (item := items.get()) is not None:
             yield item
 
-    def _run(self, put: Callable[[str, Message], None]) -> Report:
+    def _run(self, put: Callable[[str, Message], None], tell: Callable[[Counts], None]) -> Report:
         infos: list[Any] = []
-        executor = None
+        executor = spill = None
         try:
             coders = Coders(self._components)
+            spill = Spill(coders, self._memory)
             writers: dict[str, list[Writer]] = {}
             for edge in self._edges:
                 writers.setdefault(edge.output, []).append(Writer(edge, self._subtask, coders, put))
@@ -153,9 +181,11 @@ class StageFunction(ProcessFunction):
                     writer.write(data)
 
             side_inputs = self._side_inputs(coders)
-            for bundle in self._bundles(coders):
+            for bundle in self._bundles(spill):
                 executor = executor or StageExecutor(self._stage)
-                infos = merge([*infos, *executor.run(bundle, emit, side_inputs)])
+                infos = merge([*infos, *executor.run(bundle, emit, side_inputs, spill)])
+                if any(counts := _fresh_counts()):
+                    tell(counts)
             if executor is not None:
                 executor.close()
             for output in writers.values():
@@ -163,6 +193,9 @@ class StageFunction(ProcessFunction):
                     writer.end()
         except BaseException as error:
             return Report(self._number, self._subtask, [], pack(error))
+        finally:
+            if spill is not None:
+                spill.close()
         return Report(self._number, self._subtask, [info.SerializeToString() for info in infos], None)
 
     def _side_inputs(self, coders: Coders) -> SideInputs:
@@ -171,26 +204,25 @@ class StageFunction(ProcessFunction):
             values.update(side_input_values(side, coders, self._inputs.get(port, {}).get(0, ())))
         return values
 
-    def _bundles(self, coders: Coders) -> Iterator[Iterator[tuple[str, bytes]]]:
+    def _bundles(self, spill: Spill) -> Iterator[Iterator[tuple[str, bytes]]]:
         """The input as bundles, each drawn only as far as the stage has got with it."""
         if self._stage.splittable:
-            yield from (iter([chunk]) for chunk in self._all(coders))
+            yield from (iter([chunk]) for chunk in self._all(spill))
         elif self._stage.key:
             parts = sorted({part for port in self._main_ports() for part in self._inputs[port]})
-            yield from (self._all(coders, part) for part in parts)
+            yield from (self._all(spill, part) for part in parts)
         elif self._subtask == 0 or any(True for _ in self._main_ports()):
-            yield self._all(coders)
+            yield self._all(spill)
 
     def _main_ports(self) -> Iterator[int]:
         return (port for port in range(len(self._stage.inputs)) if port in self._inputs)
 
-    def _all(self, coders: Coders, only: int | None = None) -> Iterator[tuple[str, bytes]]:
+    def _all(self, spill: Spill, only: int | None = None) -> Iterator[tuple[str, bytes]]:
         for number, port in enumerate(self._stage.inputs):
             if port.kind == "impulse" and self._subtask == 0:
                 yield port.transform, IMPULSE
             grouping = self._groupings.get(port.buffer) if port.kind == "group" else None
-            groups = Groups(grouping, coders) if grouping else None
             for part, spool in sorted(self._inputs.get(number, {}).items()):
                 if only is None or part == only:
-                    for chunk in groups.group(spool) if groups else spool:
+                    for chunk in spill.group(grouping, spool) if grouping else spool:
                         yield port.transform, chunk

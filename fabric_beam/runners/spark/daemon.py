@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import logging
 import os
 import pickle
 import select
@@ -75,6 +76,8 @@ def nursery(path: str) -> None:
 
 def _preload() -> None:
     warnings.filterwarnings("ignore")
+    # What a transform raises comes to the client as an error, with its traceback.
+    logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)
     for name in _PRELOADED:
         # A module that cannot be imported here fails where it is used, with an error that names the transform.
         with contextlib.suppress(Exception):

@@ -8,7 +8,6 @@ import itertools
 import os
 import pickle
 import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -17,14 +16,14 @@ from pyspark import TaskContext
 from pyspark.serializers import FramedSerializer
 
 from fabric_beam.progress import PROGRESS
-from fabric_beam.runners.elements import IMPULSE, Coders, Groups, Keys, elements, partition
+from fabric_beam.runners.elements import IMPULSE, Coders, Keys, elements, partition
 from fabric_beam.runners.failures import ours, pack
 from fabric_beam.runners.plan import Grouping, Port, Stage
+from fabric_beam.runners.spill import Spill
 from fabric_beam.runners.stage import executor
 
 #: Partitions of one output are one after another in a stage's shuffle; the last of all holds the tasks' accounts.
 _BLOCK = 1 << 20
-_SPILL_FILES = 32
 _pack_partition = struct.Struct("!q").pack
 
 _coders: dict[str, Coders] = {}
@@ -127,8 +126,9 @@ class Task:
         side_inputs = getattr(self.side_inputs, "value", self.side_inputs)
         printed = _Printed()
         try:
-            with contextlib.redirect_stdout(printed.text):
-                infos = executor(self.run, self.stage).run(self._inputs(index, data, coders), output.emit, side_inputs)
+            with contextlib.redirect_stdout(printed.text), contextlib.closing(Spill(coders, self.memory)) as spill:
+                inputs = self._inputs(index, data, spill)
+                infos = executor(self.run, self.stage).run(inputs, output.emit, side_inputs, spill)
             output.flush()
         except Exception as error:
             context = TaskContext.get()
@@ -147,7 +147,7 @@ class Task:
         )
         output.block(self.account, pickle.dumps(account))
 
-    def _inputs(self, index: int, data: Iterator[bytes], coders: Coders) -> Iterator[tuple[str, bytes]]:
+    def _inputs(self, index: int, data: Iterator[bytes], spill: Spill) -> Iterator[tuple[str, bytes]]:
         for source in self.sources:
             if index < source.partitions:
                 break
@@ -159,48 +159,8 @@ class Task:
             for chunk in data:
                 yield source.port.transform, chunk
         else:
-            for group in grouped(source.grouping, coders, data, self.memory):
+            for group in spill.group(source.grouping, data):
                 yield source.port.transform, group
-
-
-def grouped(grouping: Grouping, coders: Coders, data: Iterable[bytes], memory: int) -> Iterator[bytes]:
-    """Group a partition's elements by key; on disk, keys apart from one another, if they need more memory than given.
-
-    Args:
-        grouping: from a plan.
-        coders: of the plan.
-        data: chunks of encoded key-value elements.
-        memory: bytes.
-    """
-    groups, kept, size = Groups(grouping, coders), [], 0
-    data = iter(data)
-    for chunk in data:
-        kept.append(chunk)
-        size += len(chunk)
-        if size > memory:
-            break
-    else:
-        yield from groups.group(kept)
-        return
-    with tempfile.TemporaryDirectory(prefix="fabric-beam-") as folder, contextlib.ExitStack() as stack:
-        files = [
-            stack.enter_context(open(os.path.join(folder, str(n)), "w+b"))  # noqa: PTH118, PTH123
-            for n in range(_SPILL_FILES)
-        ]
-        split = Keys(coders, grouping.before[0]).split
-        while kept:
-            for key, element in split(kept.pop()):
-                # Another hash than the one that brought these keys to this partition.
-                files[partition(key + b"spill", _SPILL_FILES)].write(struct.pack("!q", len(element)) + element)
-            kept.extend(itertools.islice(data, 1))
-        for file in files:
-            file.seek(0)
-            yield from groups.group(_read(file))
-
-
-def _read(file: IO[bytes]) -> Iterator[bytes]:
-    while header := file.read(8):
-        yield file.read(struct.unpack("!q", header)[0])
 
 
 class _Printed:
@@ -272,4 +232,4 @@ class Blocks(FramedSerializer):
             work(stream)
 
 
-__all__ = ["Account", "Blocks", "Route", "Source", "Task", "grouped"]
+__all__ = ["Account", "Blocks", "Route", "Source", "Task"]
