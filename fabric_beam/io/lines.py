@@ -224,7 +224,7 @@ def table_of_lines(words: Words, size: int, offset: int, source: str, modified: 
     starts, lengths = starts[:count], lengths[:count]
     offsets = starts + offset
     if foreign_count and not is_utf8(words, size):
-        text = as_utf8(text, size, starts, lengths, foreign[:foreign_count])
+        text = as_utf8(words, size, starts, lengths, foreign[:foreign_count])
     return pl.DataFrame(
         [
             text.cut(starts, lengths).alias("body"),
@@ -245,22 +245,26 @@ def is_utf8(words: Words, size: int) -> bool:
     return True
 
 
-def as_utf8(text: Text, size: int, starts: Positions, lengths: Positions, lines: Positions) -> Text:
-    """The text with those of the given lines that are not UTF-8 once more behind it, made so; they are moved there."""
-    behind, at = [], size
+def as_utf8(words: Words, size: int, starts: Positions, lengths: Positions, lines: Positions) -> Text:
+    """A padded text with those of the given lines that are not UTF-8 once more behind it, made so; they move there.
+
+    It is copied only if there is no room behind it.
+    """
+    data, behind, at = words.view(np.uint8), [], size
     for line in lines.tolist():
-        raw = text.bytes[starts[line] : starts[line] + lengths[line]].tobytes()
+        raw = data[starts[line] : starts[line] + lengths[line]].tobytes()
         replaced = raw.decode(errors="replace").encode()
         if replaced != raw:
             behind.append(replaced)
             starts[line], lengths[line] = at, len(replaced)
             at += len(replaced)
-    longer = padded(at)
-    data = longer.view(np.uint8)
-    data[:size] = text.bytes[:size]
+    if at > len(data) - simd.WIDTH:
+        words = padded(at)
+        words.view(np.uint8)[:size] = data[:size]
+        data = words.view(np.uint8)
     data[size:at] = np.frombuffer(b"".join(behind), np.uint8)
     data[at:] = 0
-    return Text(pa.py_buffer(longer))
+    return Text(pa.py_buffer(words))
 
 
 @compiled

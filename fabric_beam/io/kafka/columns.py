@@ -53,7 +53,7 @@ def table_of_messages(messages: Words, source: str) -> pl.DataFrame:
     words.view(np.uint8)[at:] = 0
     text = Text(pa.py_buffer(words))
     if not is_utf8(words, at):
-        text = as_utf8(text, at, starts, lengths, np.arange(texts))
+        text = as_utf8(words, at, starts, lengths, np.arange(texts))
 
     def column(first: int, last: int) -> pl.Series:
         there = valid[first:last]
