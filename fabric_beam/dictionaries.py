@@ -161,11 +161,16 @@ def _encode(
         The first row that was not looked at, the buffer that its text lies in (-1: there is no room for it), the count.
     """
     last = np.uint64(len(slots) - 1)
+    code = before = -1
     for row in range(start, len(views)):
         if first_bit >= 0 and not valid[(first_bit + row) >> 3] >> ((first_bit + row) & 7) & 1:
             codes[row] = _NULL
             continue
         head, tail = views[row, 0], views[row, 1]
+        if before >= 0 and head == views[before, 0] and tail == views[before, 1]:
+            # A constant, such as the file that lines are from: its rows have one view.
+            codes[row] = code
+            continue
         size, at = int(np.int64(head & _LOW)), tail >> np.uint64(32)
         other = int(np.int64(tail & _LOW))
         if size > INLINE and other != number:
@@ -195,5 +200,5 @@ def _encode(
             count += 1
             ends[count] = place + size
             slots[slot] = count
-        codes[row] = code
+        codes[row], before = code, row
     return len(views), number, count
