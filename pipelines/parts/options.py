@@ -132,7 +132,7 @@ def parse_logs(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _sinks(texts: Sequence[str]) -> tuple[dict[str, list[str]], Path]:
-    """Dataset → URLs, and the folder where the report and the ledger go."""
+    """Dataset → URLs, and the folder where the report and the ledger go: `out` unless the files' is of this machine."""
     sinks: dict[str, list[str]] = {dataset: [] for dataset in DATASETS}
     folder = Path("out")
     for text in texts:
@@ -146,7 +146,8 @@ def _sinks(texts: Sequence[str]) -> tuple[dict[str, list[str]], Path]:
             sinks[dataset].append(url.replace("{dataset}", dataset))
         elif scheme in FILE_SCHEMES:
             where, mark, query = path.partition("?")
-            folder = Path(where)
+            if "://" not in where:
+                folder = Path(where)
             for each in DATASETS[:-1]:
                 sinks[each].append(f"{scheme}:{where}/{each}{mark}{query}")
             # Dead letters are for people to read.
