@@ -22,6 +22,7 @@ NOT_SUPPORTED: dict[str, dict[str, str]] = {
     "PrismRunner": {
         "test_custom_merging_window": _SESSIONS,
         "test_windowing": _SESSIONS,
+        "test_windowed_combine_per_key": _SESSIONS,
         "test_error_traceback_includes_user_code": _DONE,
         "test_multi_valued_singleton_side_input": _DONE,
         "test_custom_window_type": "Prism has no coder for windows of other types than Beam's own",
