@@ -165,7 +165,7 @@ class _Apply(beam.DoFn):
         if self._filters:
             self._account.add("filtered", table.height - result.height - rejected)
         if result.height:
-            yield timestamped(result, self._time_column, batch if result is table else None)
+            yield timestamped(result, self._time_column)
 
     def teardown(self) -> None:
         if (close := getattr(self._kernel, "close", None)) is not None:
@@ -181,18 +181,13 @@ class _Apply(beam.DoFn):
         )
 
 
-def timestamped(table: pl.DataFrame, time_column: str | None, batch: pa.RecordBatch | None = None) -> Any:
-    """A batch at the least event time in it, so that the watermark holds; as it is if no row has one.
-
-    Args:
-        table: its rows.
-        time_column: the column with their event times, if they have one.
-        batch: the batch, if there is one of this table already.
-    """
-    batch = to_batch(table) if batch is None else batch
-    least = table[time_column].min() if time_column is not None else None
+def timestamped(table: pl.DataFrame, time_column: str | None) -> Any:
+    """A batch at the least event time in it, so that the watermark holds; as it is if no row has one."""
+    if time_column is None:
+        return to_batch(table)
+    least = table[time_column].min()
     if not isinstance(least, datetime):
-        return batch
+        return to_batch(table)
     aware = least if least.tzinfo else least.replace(tzinfo=UTC)
     micros = (aware - _EPOCH) // timedelta(microseconds=1)
-    return TimestampedValue(batch, Timestamp(micros=micros))
+    return TimestampedValue(to_batch(table), Timestamp(micros=micros))

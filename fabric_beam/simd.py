@@ -38,8 +38,8 @@ def _first(context: Any, bits: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-#: `equal(text, at, byte)`: a bit for each of the text's 64 bytes from `at` on, the first one's lowest, set where it is
-#: that byte; `below` and `above`: where it is less or more.
+#: `equal(text, at, byte)`: a bit for each of the 64 bytes from `at` on of a text, which lies in one piece; the first
+#: one's is the lowest, and set where it is that byte; `below` and `above`: where it is less or more.
 equal: Any = _compared("==")
 below: Any = _compared("<")
 above: Any = _compared(">")

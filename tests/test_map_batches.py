@@ -184,3 +184,13 @@ def test_a_kernel_that_loses_rows_unbalances_the_ledger() -> None:
         rows | "Drop" >> MapBatches(lambda table: table.filter(pl.col("n") > 2), filters=filters)
         ledger = Ledger.from_counters(p.run().metrics().query()["counters"], ["Drop"])
         assert problems == [problem for problem in ledger.problems() if "rows in" in problem]
+
+
+def test_a_kernel_may_change_its_table_in_place() -> None:
+    """What it returns counts, also where that is the table it was given."""
+
+    def rename(table: pl.DataFrame) -> pl.DataFrame:
+        table.columns = ["size"]
+        return table
+
+    assert collect(batch(bytes=[1, 2]), MapBatches(rename)).to_dict(as_series=False) == {"size": [1, 2]}
