@@ -21,6 +21,8 @@ _REDIRECT, _ABSENT, _TIMEOUT, _CONFLICT, _TOO_MANY, _BROKEN = 300, 404, 408, 409
 _SPECS = ("dimensionFieldSpecs", "metricFieldSpecs", "dateTimeFieldSpecs")
 #: How long servers may take to finish the segments that they are filling.
 _COMMIT_SECONDS = 60
+#: How long it may take to delete a segment; it waits for 2 s before it begins.
+_DELETE_SECONDS = 30
 #: Without which a table would be another than the URL says.
 _TOPIC = "stream.kafka.topic.name"
 
@@ -126,14 +128,27 @@ class Controller:
         ideal = (self._call("GET", f"/tables/{self.table}/idealstate") or {}).get("OFFLINE") or {}
         if segment not in ideal:
             # One that was killed on the way to it has left it so, and would only refresh it for ever.
-            self._call("DELETE", f"/segments/{self.table}_OFFLINE/{segment}")
-            raise ControllerError(f"it knows the segment {segment}, which no server was given; it is made anew")
+            self._delete(segment)
+            raise ControllerError(f"it knew the segment {segment}, which no server was given; it is made anew")
 
     def transient(self, error: Exception) -> bool:
         """Whether an error may pass."""
         if isinstance(error, requests.exceptions.SSLError):
             return False
         return isinstance(error, ControllerError | requests.ConnectionError | requests.Timeout)
+
+    def _delete(self, segment: str) -> None:
+        """Delete a segment, and wait until nothing is left: what is uploaded before that is deleted with it."""
+        name = f"{self.table}_OFFLINE/{segment}"
+        self._call("DELETE", f"/segments/{name}")
+        until = time.monotonic() + _DELETE_SECONDS
+        # First what is known of it is deleted, then its file.
+        while any(
+            self._call("HEAD", f"/segments/{part}", absent_ok=True) is not None for part in (f"{name}/metadata", name)
+        ):
+            if time.monotonic() > until:
+                raise ControllerError(f"it did not delete the segment {segment} within {_DELETE_SECONDS} s")
+            time.sleep(0.2)
 
     def _begin_segments(self) -> None:
         """Let the servers go on in new segments: those they are filling would leave the values of new columns out."""
