@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from fabric_beam.memory import empty
 from fabric_beam.simd import WIDTH
 
 Bytes = npt.NDArray[np.uint8]
@@ -82,7 +83,7 @@ class Text:
         Returns:
             One string per piece.
         """
-        views = np.empty((len(starts), 2), np.uint64)
+        views = empty((len(starts), 2), np.uint64)
         _put_views(self.bytes, views, starts, lengths)
         return self.column(views)
 
@@ -169,7 +170,7 @@ def _series(array: pa.Array) -> pl.Series:
 
 def padded(size: int) -> Words:
     """Room for so many bytes of text, as words, and at least 64 bytes of zeros: every place can be read from."""
-    words = np.empty(size // 8 + 1 + WIDTH // 8, np.uint64)
+    words = empty(size // 8 + 1 + WIDTH // 8, np.uint64)
     words[size // 8 :] = 0
     return words
 

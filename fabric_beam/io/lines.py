@@ -16,7 +16,7 @@ from fabric_beam.batches import BatchOf, arrow_schema, to_batch
 from fabric_beam.endpoints import Endpoint, step
 from fabric_beam.errors import InputError, UsageError
 from fabric_beam.io import files
-from fabric_beam.memory import keep_freed_buffers
+from fabric_beam.memory import empty, keep_freed_buffers
 from fabric_beam.progress import PROGRESS
 from fabric_beam.views import Bytes, Positions, Text, Words, compiled, padded
 
@@ -219,7 +219,7 @@ def table_of_lines(words: Words, size: int, offset: int, source: str, modified: 
         [('one', 100), ('two', 105)]
     """
     text = Text(pa.py_buffer(words))
-    starts, lengths, foreign = (np.empty(_count_lines(text.bytes, size) + 1, np.int64) for _ in range(3))
+    starts, lengths, foreign = (empty(_count_lines(text.bytes, size) + 1, np.int64) for _ in range(3))
     count, foreign_count = _find_lines(text.bytes, size, starts, lengths, foreign)
     starts, lengths = starts[:count], lengths[:count]
     offsets = starts + offset

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from fabric_beam.kernel import Split, reject
+from fabric_beam.memory import empty
 from fabric_beam.views import Positions, Text, numbers, pieces
 from transforms.formats.access_log_lines import TEXTS, cut_lines
 
@@ -70,10 +71,10 @@ class AccessLog:
 
     def _cut(self, text: Text, starts: Positions, lengths: Positions) -> tuple[pl.DataFrame, Positions]:
         """The fields of the lines that fit, and which lines those are."""
-        rows, times, sizes = (np.empty(len(starts), np.int64) for _ in range(3))
-        status = np.empty(len(starts), np.int32)
-        views = np.empty((len(TEXTS), len(starts), 2), np.uint64)
-        valid = np.empty((len(TEXTS) + 1, len(starts)), np.bool_)
+        rows, times, sizes = (empty(len(starts), np.int64) for _ in range(3))
+        status = empty(len(starts), np.int32)
+        views = empty((len(TEXTS), len(starts), 2), np.uint64)
+        valid = empty((len(TEXTS) + 1, len(starts)), np.bool_)
         combined = self.format == "combined"
         count = cut_lines(text.bytes, starts, lengths, combined, rows, times, status, sizes, views, valid)
         columns = {
