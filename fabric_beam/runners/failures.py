@@ -65,7 +65,7 @@ def ours(error: BaseException) -> FabricBeamError | None:
             return FabricBeamError(
                 f"A worker had no memory left{f' {running[0]}' if running else ''}. Fewer workers at a time "
                 "(--parallelism on Flink, --spark_master local[1] or spark.executor.cores on Spark) or smaller batches "
-                "take less."
+                "take less; where workers have a limit (spark.executor.pyspark.memory), a higher one gives them more."
             )
         if (function := _not_pickled(seen)) is not None:
             name = re.sub(r" at 0x\w+", "", repr(function))[:200]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -34,13 +36,22 @@ def start(out: Path | str, *arguments: str, folder: Path = ROOT, **environment: 
     )
 
 
-def run(out: Path | str, *arguments: str, folder: Path = ROOT, **environment: str) -> tuple[int, str]:
-    """Run it: its exit code, and what it printed."""
+@contextlib.contextmanager
+def running(
+    out: Path | str, *arguments: str, folder: Path = ROOT, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Start it, and leave nothing of it behind, however that goes."""
     process = start(out, *arguments, folder=folder, **environment)
     try:
-        printed, _ = process.communicate(timeout=300)
+        yield process
     finally:
         process.kill()
+
+
+def run(out: Path | str, *arguments: str, folder: Path = ROOT, **environment: str) -> tuple[int, str]:
+    """Run it: its exit code, and what it printed."""
+    with running(out, *arguments, folder=folder, **environment) as process:
+        printed, _ = process.communicate(timeout=300)
     return process.returncode, printed
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import apache_beam as beam
 import polars as pl
+import psutil
 import pyarrow as pa
 import pytest
 from apache_beam.coders import VarIntCoder
@@ -221,3 +223,20 @@ def test_a_worker_that_always_dies_is_told_in_a_sentence() -> None:
     with pytest.raises(FabricBeamError, match=r"A Python worker died 4 times while running .*Kill"):  # noqa: SIM117
         with beam.Pipeline(runner=SparkRunner()) as p:
             _ = p | beam.Create([1]) | "Kill" >> beam.Map(lambda _: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def _eat(element: int) -> int:
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    # Workers are used again: only what this one allocates here is to fail.
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (64 << 20), limits[1]))
+    try:
+        return len(bytearray(1 << 30)) + element
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def test_a_worker_without_memory_is_told_in_a_sentence() -> None:
+    """The limit is a real one: it names the transform, and what to do."""
+    with pytest.raises(FabricBeamError, match=r"no memory left while running 'Eat.*(?s:.)*take less"):  # noqa: SIM117
+        with beam.Pipeline(runner=SparkRunner()) as p:
+            _ = p | beam.Create([1]) | "Eat" >> beam.Map(_eat)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import sys
 import threading
 import uuid
@@ -31,6 +32,9 @@ _STAGES_AT_ONCE = 8
 _POLL_SECONDS = 0.1
 #: Side inputs above this are broadcast, below they are sent with each stage.
 _BROADCAST = 256 << 10
+_LESS_MEMORY = (
+    "Fewer cores at a time (--spark_master local[1], spark.executor.cores) or a smaller --spark_group_memory take less"
+)
 
 
 class _Reports(AccumulatorParam[list[Any]]):
@@ -188,11 +192,17 @@ class Job:
         if self._cancelled.is_set():
             return FabricBeamError(f"Cancelled while running {where}.")
         text = str(getattr(error, "java_exception", error))
-        if "Python worker" in text:
+        if lost := re.search(r"ExecutorLostFailure \(.*?\) Reason: (.*)", text):
+            signal = " (137: signal 9)" if "code 137" in lost[1] else ""
+            return FabricBeamError(
+                f"An executor died {self.tries} times while running {where}: {lost[1].strip().rstrip('.')}{signal}. "
+                f"Mostly the system or the cluster killed it for want of memory. {_LESS_MEMORY}; "
+                "spark.executor.memoryOverhead=2g gives Python more of it on YARN and Kubernetes."
+            )
+        if "Python worker" in text or "MemoryError" in text:
             return FabricBeamError(
                 f"A Python worker died {self.tries} times while running {where}: killed by the system for want of "
-                "memory, or by a crash in a native library. Fewer cores at a time (--spark_master local[1], "
-                "spark.executor.cores) or a smaller --spark_group_memory take less memory."
+                f"memory, or by a crash in a native library. {_LESS_MEMORY}."
             )
         reason = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
         return FabricBeamError(f"Spark gave up while running {where}: {reason[:500]}")

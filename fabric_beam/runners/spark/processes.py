@@ -117,8 +117,11 @@ def start(master: str, memory: str = "1g", log_level: str = "OFF") -> None:
     if archive.exists():
         sharing = f"-XX:SharedArchiveFile={archive}"
     else:
-        sharing = f"-XX:ArchiveClassesAtExit={folder / archive.name}"
-    classes = os.pathsep.join([os.environ.get("SPARK_CONF_DIR", f"{home}/conf"), f"{home}/jars/*"])
+        # What is kept with folders on the class path is of no use without them.
+        sharing = "-Xshare:auto" if hadoop_settings() else f"-XX:ArchiveClassesAtExit={folder / archive.name}"
+    # The class path that Spark's own scripts make.
+    settings = os.environ.get("SPARK_CONF_DIR", f"{home}/conf")
+    classes = os.pathsep.join([settings, f"{home}/jars/*", *hadoop_settings()])
     jvm = subprocess.Popen(
         [
             str(java),
@@ -252,20 +255,32 @@ def check_master(master: str) -> None:
         return
     if master.startswith("spark://"):
         addresses = master.removeprefix("spark://").split(",")
-        problems = [problem for address in addresses if (problem := _unreachable(address))]
+        problems = [problem for address in addresses if (problem := unreachable(address))]
         if len(problems) == len(addresses):
             raise FabricBeamError(
                 f"There is no Spark master at {master}: {'; '.join(problems)}. Check the address, that the master "
                 "runs, and that no firewall is between."
             )
-    elif not master.startswith(("yarn", "k8s://")):
+    elif master == "yarn":
+        if not hadoop_settings():
+            raise UsageError(
+                "--spark_master yarn: HADOOP_CONF_DIR or YARN_CONF_DIR has to name the folder of the cluster's "
+                "core-site.xml and yarn-site.xml, and neither is set."
+            )
+    elif not master.startswith("k8s://"):
         raise UsageError(f"--spark_master {master!r}: local[*], local[4], spark://host:7077, yarn or k8s://… expected.")
 
 
-def _unreachable(address: str) -> str:
+def hadoop_settings() -> list[str]:
+    """The folders of Hadoop's settings that the environment names."""
+    return [os.environ[name] for name in ("HADOOP_CONF_DIR", "YARN_CONF_DIR") if os.environ.get(name)]
+
+
+def unreachable(address: str) -> str:
+    """Why there is no connection to host:port; nothing if there is one."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise UsageError(f"--spark_master spark://{address}: spark://host:port expected.")
+        raise UsageError(f"The address {address!r} of the cluster: host:port expected.")
     try:
         socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
     except OSError as error:

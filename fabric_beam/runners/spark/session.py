@@ -19,11 +19,8 @@ from typing import Any
 from fabric_beam.errors import FabricBeamError
 from fabric_beam.runners.own_sources import own_sources
 from fabric_beam.runners.spark import processes
-from fabric_beam.runners.spark.processes import THREADS, is_local
+from fabric_beam.runners.spark.processes import THREADS, hadoop_settings, is_local, unreachable
 
-_JAVA = 17
-_CONNECT_SECONDS = 5.0
-_LAUNCH_SECONDS = 60.0
 _ARCHIVE = "fabric_beam_project"
 
 
@@ -59,6 +56,8 @@ def context(
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     spark_conf = SparkConf(loadDefaults=True, _jvm=gateway.jvm)
     spark_conf.setMaster(_with_retries(master)).setAppName(name).setAll(list(settings.items()))
+    if master == "yarn":
+        _check_resource_manager(gateway.jvm, spark_conf)
     try:
         made = SparkContext(conf=spark_conf, gateway=gateway)
     except Exception as error:
@@ -111,6 +110,25 @@ def _settings(master: str) -> dict[str, str]:
 def _first_line(error: BaseException) -> str:
     text = str(getattr(error, "java_exception", None) or error)
     return text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
+
+
+def _check_resource_manager(jvm: Any, spark_conf: Any) -> None:
+    """Ask for YARN at the address that its settings have: its own client would try again for a quarter of an hour."""
+    hadoop = jvm.org.apache.spark.deploy.SparkHadoopUtil.get().newConfiguration(spark_conf._jconf)
+    yarn = jvm.org.apache.hadoop.yarn.conf.YarnConfiguration(hadoop)
+    ids = list(yarn.getStringCollection("yarn.resourcemanager.ha.rm-ids"))
+    manager = "yarn.resourcemanager"
+    addresses = [
+        yarn.get(f"{manager}.address{suffix}") or f"{yarn.get(f'{manager}.hostname{suffix}')}:8032"
+        for suffix in [f".{id_}" for id_ in ids] or [""]
+    ]
+    problems = [problem for address in addresses if (problem := unreachable(address))]
+    if len(problems) == len(addresses):
+        raise FabricBeamError(
+            f"There is no YARN ResourceManager: {'; '.join(problems)}. The address is yarn.resourcemanager.address "
+            f"(or .hostname) of yarn-site.xml in {hadoop_settings()[0]}; check it, that YARN runs, and that no "
+            "firewall is between."
+        )
 
 
 def _await_executor(spark: Any, master: str, seconds: float) -> None:

@@ -67,13 +67,24 @@ class SparkCluster:
         self._await(lambda: self._alive() >= self._workers, "worker")
         return self
 
-    def add_worker(self) -> subprocess.Popen[bytes]:
-        """Start one more worker, without waiting for it."""
+    def add_worker(self, host: str = "127.0.0.1") -> subprocess.Popen[bytes]:
+        """Start one more worker, without waiting for it.
+
+        Args:
+            host: its name of this machine: Spark makes no speculative attempt on a host that has the first one.
+        """
         name = f"worker-{len(self.processes)}"
-        options = ["--host", "127.0.0.1", "--webui-port", str(free_port()), "--cores", str(self._cores)]
+        options = ["--host", host, "--webui-port", str(free_port()), "--cores", str(self._cores)]
         return self._launch(
             name, "worker.Worker", *options, "--memory", self._memory, "--work-dir", str(self.folder / name), self.url
         )
+
+    def kill_worker(self, worker: subprocess.Popen[bytes]) -> None:
+        """End a worker and its executors at once (SIGKILL), as when its machine is lost; does nothing to a dead one."""
+        if worker in self.processes:
+            self.processes.remove(worker)
+            end(worker.pid, signal.SIGKILL)
+            worker.wait(10)
 
     def running_applications(self) -> list[str]:
         """The ids of applications that have not ended.
@@ -151,10 +162,10 @@ class SparkCluster:
             time.sleep(0.1)
 
 
-def end(pid: int) -> None:
+def end(pid: int, how: signal.Signals = signal.SIGTERM) -> None:
     """End a process of a cluster and all of its children."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGTERM)
+        os.killpg(pid, how)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -68,8 +68,9 @@ def jars(server: str, version: str) -> Path:
 
 
 if __name__ == "__main__":
-    from fabric_beam.testing.servers import cassandra, kafka, pinot
+    from fabric_beam.testing.servers import cassandra, kafka, pinot, yarn
 
     jars("Kafka", kafka.VERSION)
     jars("Cassandra", cassandra.VERSION)
     jars("Pinot", pinot.VERSION)
+    jars("YARN", yarn.VERSION)
