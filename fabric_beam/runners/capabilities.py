@@ -6,7 +6,6 @@ _CLEAR = "Beam's FnApiRunner fires event-time timers that were cleared (apache/b
 _SESSIONS = "Prism merges windows wrongly: pipelines with such windows are refused"
 _DRAIN = "Prism cannot drain a pipeline"
 _METRICS = "a portable result has the user's metrics, not those of the system"
-_DONE = "Prism now and then reports a failed pipeline as done"
 _PACKED = "Prism does not know the coder of combiners that Beam has packed together"
 _TRIGGER = "Prism lacks triggers that count elements, and says so"
 _STREAM = "TestStream is unbounded, and pipelines are bounded so far"
@@ -23,8 +22,6 @@ NOT_SUPPORTED: dict[str, dict[str, str]] = {
         "test_custom_merging_window": _SESSIONS,
         "test_windowing": _SESSIONS,
         "test_windowed_combine_per_key": _SESSIONS,
-        "test_error_traceback_includes_user_code": _DONE,
-        "test_multi_valued_singleton_side_input": _DONE,
         "test_custom_window_type": "Prism has no coder for windows of other types than Beam's own",
         "test_pack_combiners": _PACKED,
         "test_run_packable_combine_globally": _PACKED,

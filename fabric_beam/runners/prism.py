@@ -12,6 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOpt
 from apache_beam.pipeline import Pipeline
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability import prism_runner
+from apache_beam.runners.worker import sdk_worker
 from apache_beam.version import __version__ as beam_version
 
 from fabric_beam.errors import FabricBeamError, UsageError
@@ -21,6 +22,21 @@ _MODULE = "github.com/apache/beam/sdks/v2/go/cmd/prism"
 
 class PrismError(FabricBeamError):
     """Prism cannot be built or started (exit code 1)."""
+
+
+_lookup = sdk_worker.BundleProcessorCache.lookup
+
+
+def _lookup_also_failed(cache: Any, instruction_id: str) -> Any:
+    """The processor of a bundle; None for one that failed, as for one that is done.
+
+    Prism asks how far a bundle is, and takes an error for an answer as the bundle's end, and the bundle as done: a
+    failed run is a success, if it asks between the failure and the worker's account of it (apache/beam pull 35337).
+    """
+    try:
+        return _lookup(cache, instruction_id)
+    except RuntimeError:
+        return None
 
 
 class PrismRunner(prism_runner.PrismRunner):
@@ -50,6 +66,7 @@ class PrismRunner(prism_runner.PrismRunner):
                         f"{transform.unique_name}: Prism merges windows wrongly, so PrismRunner refuses windows that "
                         "merge, such as sessions: use DirectRunner, SparkRunner or FlinkRunner."
                     )
+        sdk_worker.BundleProcessorCache.lookup = _lookup_also_failed
         return super().run_pipeline(pipeline, options)
 
     def default_job_server(self, options: PipelineOptions) -> Any:

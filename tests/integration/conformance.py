@@ -30,6 +30,32 @@ runs them again and writes this page.
 |---|---|---|---|---|
 """
 
+MEMORY = """
+## What has to fit in memory
+Values that are grouped go to disk on Spark and on Flink ([scaling.md](scaling.md#more-than-memory)): 1,887 MB of
+values of one key went through a Spark worker twice whose address space was limited to 1,087 MB, by default settings;
+it had 439 MB resident at most. What Beam lets a transform ask for does not go to disk: a worker holds each side input
+of its stage whole, and the state and timers of all keys of a partition until it is through with that partition;
+Spark's driver holds a side input, too, to send it. The limit is the memory that one core has. More partitions
+(`--spark_parallelism`, `--parallelism`) leave fewer keys to each; what is too large for a side input is better joined
+by `CoGroupByKey`, whose values go to disk. A worker that has no memory left ends the run, and says in which transform.
+"""
+
+FLINK = """
+## What Flink does again
+An error of a transform, such as a mistake in a function or a sink whose own retries are used up, ends the job at once:
+Flink does not try again. What dies on a session cluster, a Python worker or a TaskManager, makes Flink run the job
+again from its start, five times at most, after 1, 3, 9, 27 and 30 s, so that a TaskManager can be replaced; then one
+message says what was lost, in which stage and how often. `--flink_config` sets that otherwise
+(`restart-strategy.exponential-delay.attempts-before-reset-backoff`). The mini-cluster does nothing again.
+
+1,887 MB of values of one key went through a worker of the mini-cluster twice, by default settings; driver and workers,
+one process there, had 581 MB resident at most, and their address space was limited to 420 MB more than at the start. A
+value of 315 MB crosses TaskManagers that have less memory than it. What a stage puts out waits on the worker's disk
+until the stage is through, but TaskManagers hold in their heap what is then on its way: one with 384 MB ran out of it
+when a stage put out 1.7 GB faster than the next took it.
+"""
+
 
 def run(report: Path) -> None:
     """Run the tests and write their results as JUnit XML."""
@@ -62,6 +88,7 @@ def page(table: dict[str, dict[str, str]]) -> str:
         counts = Counter(outcomes.get(runner, "skipped") for outcomes in table.values())
         passed, skipped, failed = (counts.pop(outcome, 0) for outcome in ("passed", "skipped", "failed"))
         lines.append(f"| {runner} | {passed} | {skipped} | {counts.total()} | {failed} |\n")
+    lines += [MEMORY, FLINK]
     lines.append("\n## Not supported, and why\n| runner | test | reason |\n|---|---|---|\n")
     for runner in RUNNERS:
         for test, outcomes in sorted(table.items()):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import resource
 import signal
 import sys
 import time
@@ -22,6 +24,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from fabric_beam.errors import FabricBeamError, UsageError
 from fabric_beam.progress import PROGRESS
+from fabric_beam.runners.failures import ours
 from fabric_beam.runners.flink import FlinkRunner
 from fabric_beam.testing.clusters.flink import FlinkCluster
 from tests.integration.logs_command import generate, start
@@ -76,6 +79,41 @@ def test_an_error_ends_the_job_at_once(flink_cluster: FlinkCluster) -> None:
     ):
         _ = p | beam.Create([1]) | "Breaks" >> beam.Map(_fail)
     assert flink_cluster.running_jobs() == []
+
+
+def _more_than_there_is(_: int) -> int:
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), used + (64 << 20)))
+    return len(bytearray(1 << 30))
+
+
+def test_a_worker_without_memory_is_told(flink_cluster: FlinkCluster) -> None:
+    """What cannot be allocated is one clear error, with the transform, and is not tried again."""
+    with pytest.raises(Exception, match="MemoryError") as caught, _pipeline(flink_cluster.address) as p:
+        _ = p | beam.Create([1]) | "Large" >> beam.Map(_more_than_there_is)
+    assert str(ours(caught.value)).startswith("A worker had no memory left while running 'Large'.")
+    assert flink_cluster.running_jobs() == []
+
+
+def _kill_this_worker(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_each_time_is_told(flink_cluster: FlinkCluster) -> None:
+    """When Flink has restarted the job as often as it may, one clear error says what died, where, and what to do."""
+    restarts = "--flink_config=restart-strategy.exponential-delay.attempts-before-reset-backoff=1"
+    with (
+        pytest.raises(
+            FabricBeamError, match=r"lost its Python worker while running 'Large', 2 times.*dmesg.*take less"
+        ),
+        _pipeline(flink_cluster.address, restarts) as p,
+    ):
+        _ = p | beam.Create([1]) | "Large" >> beam.Map(_kill_this_worker)
+    assert flink_cluster.running_jobs() == []
+    until = time.monotonic() + 60
+    while _workers(flink_cluster) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert _workers(flink_cluster) == []
 
 
 def test_too_few_slots_are_told_at_once(flink_cluster: FlinkCluster) -> None:

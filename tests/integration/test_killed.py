@@ -115,7 +115,7 @@ class OnSpark:
 
 
 class OnFlink:
-    """A session cluster of one TaskManager at a time."""
+    """A session cluster of two TaskManagers at a time, one slot each."""
 
     name = "Flink"
     host = "TaskManager"
@@ -125,7 +125,7 @@ class OnFlink:
 
     def arguments(self, folder: Path) -> list[str]:
         self._cluster.wait_for_slots(2)
-        return ["--runner=FlinkRunner", f"--flink_master={self._cluster.address}"]
+        return ["--runner=FlinkRunner", f"--flink_master={self._cluster.address}", "--parallelism=2"]
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         managers = _children(os.getpid(), "TaskManagerRunner")
@@ -229,15 +229,19 @@ def _first_sign(engine: Engine, process: subprocess.Popen[str]) -> float:
 
 
 @pytest.fixture(scope="module")
-def in_peace(engine: Engine, source: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
-    """Seconds from the first sign of work to the last, in a run that nothing befalls."""
-    with _running(engine, source, tmp_path_factory.mktemp("peace")) as process:
+def in_peace(
+    engine: Engine, source: Path, expected: dict[str, pl.DataFrame], tmp_path_factory: pytest.TempPathFactory
+) -> float:
+    """Seconds from the first sign of work to the last, in a run that nothing befalls, of the rows of DirectRunner."""
+    folder = tmp_path_factory.mktemp("peace")
+    with _running(engine, source, folder) as process:
         first = last = _first_sign(engine, process)
         while process.poll() is None:
             if engine.processes()["Python worker"]:
                 last = time.monotonic()
             time.sleep(0.1)
         assert process.returncode == 0, process.communicate()[0]
+    assert not (wrong := _difference(folder / "out", expected)), wrong
     return last - first
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from apache_beam.portability.api import beam_fn_api_pb2_grpc
+from apache_beam.runners.worker import data_plane
 
 from fabric_beam.runners.flink import seams
 
@@ -28,6 +34,9 @@ def _home() -> Path:
         "apache_beam.coders.coders.LengthPrefixCoder",
         "apache_beam.runners.worker.bundle_processor.BeamTransformFactory._known_urns",
         "apache_beam.runners.worker.bundle_processor.create_par_do",
+        "apache_beam.runners.worker.data_plane._GrpcDataChannel._read_inputs",
+        "apache_beam.runners.worker.data_plane._GrpcDataChannel.output_stream",
+        "apache_beam.runners.worker.data_plane._DEFAULT_SIZE_FLUSH_THRESHOLD",
         "apache_beam.runners.worker.sdk_worker.SdkHarness.run",
         "apache_beam.portability.api.beam_provision_api_pb2_grpc.ProvisionServiceStub",
         "pyflink.fn_execution.beam.beam_coders.FlinkCoder",
@@ -113,3 +122,48 @@ def test_workers_are_started_by_a_shell() -> None:
 
     script = (Path(pyflink.__file__).parent / "bin" / "pyflink-udf-runner.sh").read_text()
     assert "-m pyflink.fn_execution.beam.beam_boot $@ 2>&1 | tee" in script
+
+
+@pytest.mark.parametrize(("details", "told"), [("Multiplexer hanging up", 0), ("no such worker", 1)])
+def test_only_that_flink_hangs_up_is_not_told(details: str, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data connection that Flink ends when it is done leaves no traceback; another error does."""
+
+    class Data(beam_fn_api_pb2_grpc.BeamFnDataServicer):
+        def Data(self, _: Any, context: Any) -> Any:
+            context.abort(grpc.StatusCode.CANCELLED, details)
+
+    seams.quiet()
+    tracebacks: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    server = grpc.server(ThreadPoolExecutor(1))
+    beam_fn_api_pb2_grpc.add_BeamFnDataServicer_to_server(Data(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    before = set(threading.enumerate())
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        data = data_plane.GrpcClientDataChannel(beam_fn_api_pb2_grpc.BeamFnDataStub(channel))
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "read_grpc_client_inputs":
+                thread.join()
+        data._to_send.put(data._WRITES_FINISHED)
+    server.stop(None)
+    assert len(tracebacks) == told
+
+
+def test_what_is_put_out_waits_on_disk() -> None:
+    """A data channel gives every message in its order, whether it waited in memory or on disk, more than once."""
+    seams.spool_output()
+    channel = data_plane._GrpcDataChannel()
+    for _ in range(2):
+        stream = channel.output_stream("bundle", "out")
+        values = [bytes([n]) * (1 << 18) for n in range(40)]
+        for value in values:
+            stream.write(value)
+            stream.maybe_flush()
+        stream.close()
+        assert sum(isinstance(waiting, tuple) for waiting in channel._to_send.queue) > 1
+        sent = b""
+        while not (element := channel._to_send.get()).is_last:
+            sent += element.data
+        assert sent == b"".join(values)
+    channel.close()

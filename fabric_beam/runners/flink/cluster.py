@@ -229,6 +229,24 @@ def cancel(address: str, job: str, *, submitted: bool) -> None:
         time.sleep(0.1)
 
 
+def failures(address: str, job: str) -> list[str]:
+    """The names of the tasks in which a job failed, one for each time, the latest first; empty if that is not known.
+
+    Args:
+        address: host:port of the REST service.
+        job: its id.
+    """
+    try:
+        found = _request(address, f"jobs/{job}/exceptions?maxExceptions=100")["exceptionHistory"]["entries"]
+    except (OSError, ValueError, KeyError):
+        return []
+    each = [
+        next((one["taskName"] for one in (entry, *entry["concurrentExceptions"]) if one.get("taskName")), "")
+        for entry in found
+    ]
+    return [re.sub(r"( -> Sink: .*)? \(\d+/\d+\) - execution #\d+$", "", name) for name in each]
+
+
 def _get(address: str, path: str) -> dict[str, Any]:
     try:
         found = _request(address, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Literal
@@ -16,8 +17,13 @@ from fabric_beam.runners.elements import Coders, Keys, elements, partition
 Message = tuple[int, int, int, bytes]
 #: The port of the message that says that a subtask will send nothing more on an edge.
 END = -1
+#: The port of a piece of a chunk for port 0; below it, for those after. A piece begins with `PIECE`.
+PIECES = -2
+#: What tells the pieces of one chunk from others, and whether this is the last.
+PIECE = struct.Struct("<16s?")
 
 _CHUNK = 1 << 20
+_LARGEST = 2 << 20
 _IN_MEMORY = 4 << 20
 _LENGTH = struct.Struct("<I")
 
@@ -98,7 +104,15 @@ class Writer:
             self._send(part % self._edge.parallelism, part, bytes(buffer))
 
     def _send(self, subtask: int, part: int, data: bytes) -> None:
-        self._put(self._edge.tag, (subtask, self._edge.port, part, self._compress(data)))
+        data, port = self._compress(data), self._edge.port
+        if len(data) <= _LARGEST:
+            self._put(self._edge.tag, (subtask, port, part, data))
+            return
+        # A TaskManager's memory for a message is far less than a value may have.
+        name = uuid.uuid4().bytes
+        for at in range(0, len(data), _LARGEST):
+            piece = PIECE.pack(name, at + _LARGEST >= len(data)) + data[at : at + _LARGEST]
+            self._put(self._edge.tag, (subtask, PIECES - port, part, piece))
 
 
 class Spool:

@@ -131,7 +131,7 @@ def run(planned: Plan, options: PipelineOptions) -> RunnerResult:
     except BaseException as error:
         cluster.cancel(address, values[seams.JOB_ID], submitted=isinstance(error, Exception))
         if isinstance(error, Exception):
-            raise _explain(error, address) from None
+            raise _explain(error, address, values[seams.JOB_ID]) from None
         # Interrupted: who asked for that may leave without running what is registered for the process's end.
         cluster.stop_java()
         raise
@@ -198,7 +198,7 @@ def _settings(settings: list[str]) -> dict[str, str]:
     return dict(setting.split("=", 1) for setting in settings)
 
 
-def _explain(error: Exception, address: str) -> Exception:
+def _explain(error: Exception, address: str, job: str) -> Exception:
     """What Flink raised, in a sentence."""
     from py4j.protocol import Py4JJavaError
 
@@ -215,8 +215,23 @@ def _explain(error: Exception, address: str) -> Exception:
         return FlinkError(
             f"The cluster at {address} had no free task slots for the job. Add TaskManagers, or lower --parallelism."
         )
+    memory = (
+        "Look for what the system killed for its memory (`dmesg`), and for OutOfMemoryError in TaskManagers' logs: "
+        "smaller batches or a lower --parallelism take less."
+    )
+    if "io.grpc.StatusRuntimeException" in text:
+        return FlinkError(f"Flink lost its Python worker{_where(address, job)}. {memory}")
+    if re.search("(?i)task ?manager with id|remote task ?manager", text):
+        return FlinkError(f"Flink lost a TaskManager{_where(address, job)}. {memory}")
     last = re.sub(r"\s+", " ", messages[-1] if messages else str(error))
     return FlinkError(f"Flink's job failed: {last[:1000]}")
+
+
+def _where(address: str, job: str) -> str:
+    """In which stage a job failed at last, and how often it did, as far as that is known."""
+    tasks = cluster.failures(address, job)
+    named = next((f" while running {task!r}" for task in tasks if task), "")
+    return named + (f", {len(tasks)} times" if len(tasks) > 1 else "")
 
 
 def _python_jar() -> Path:

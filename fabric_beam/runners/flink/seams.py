@@ -9,10 +9,13 @@ import builtins
 import contextlib
 import logging
 import os
+import queue
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,11 @@ MINI_CLUSTER_CONFIGURATION = "org.apache.flink.runtime.minicluster.MiniClusterCo
 
 #: The setting that gives a job its id.
 JOB_ID = "$internal.pipeline.job-id"
+
+_HUNG_UP = "Multiplexer hanging up"
+_READER = "read_grpc_client_inputs"
+_MESSAGE = 1 << 20
+_IN_MEMORY = 4
 
 _lock = threading.Lock()
 
@@ -131,9 +139,84 @@ def restore_print() -> None:
         builtins.print = replaced._print  # type: ignore[union-attr]
 
 
+@cache
 def quiet() -> None:
-    """Keep what Beam's worker logs about its own connections from people."""
+    """Keep what Beam's worker says about its own connections from people."""
+    import grpc
+    from apache_beam.runners.worker import data_plane
+
     logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
+    read_inputs = data_plane._GrpcDataChannel._read_inputs
+
+    def read_until_hung_up(channel: Any, elements: Any) -> None:
+        # Flink may hang up before the worker does. A bundle that waits for inputs gets the error from the channel;
+        # raised here, it would only be a traceback of a thread, after a run that went well.
+        try:
+            read_inputs(channel, elements)
+        except grpc.RpcError as error:
+            if _HUNG_UP not in str(error):
+                raise
+
+    data_plane._GrpcDataChannel._read_inputs = read_until_hung_up
+
+
+class _Spooled(queue.Queue[Any]):
+    """Beam's queue of what a worker has put out; what is behind the first few is on disk."""
+
+    def _put(self, item: Any) -> None:
+        if len(self.queue) >= _IN_MEMORY and getattr(item, "data", None):
+            data = item.SerializeToString()
+            if not hasattr(self, "_file"):
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            self._file.write(data)
+            item = (type(item), self._file.tell() - len(data), len(data))
+        self.queue.append(item)
+
+    def _get(self) -> Any:
+        item = self.queue.popleft()
+        if isinstance(item, tuple):
+            kind, at, size = item
+            item = kind.FromString(os.pread(self._file.fileno(), size, at))
+            if not self.queue:
+                self._file.seek(0)
+                self._file.truncate()
+        return item
+
+
+@cache
+def spool_output() -> None:
+    """Keep what a stage puts out on disk: Flink takes a hundred messages of it before the stage is through, no more."""
+    from apache_beam.runners.worker import data_plane
+
+    output_stream = data_plane._GrpcDataChannel.output_stream
+
+    def spooled(channel: Any, instruction_id: str, transform_id: str) -> Any:
+        # The channel may be older than this, and its other end wait for the queue already.
+        channel._to_send.__class__ = _Spooled
+        stream = output_stream(channel, instruction_id, transform_id)
+        # Beam's ten megabytes, a hundred times, are more than a TaskManager has.
+        stream._size_flush_threshold = _MESSAGE
+        return stream
+
+    data_plane._GrpcDataChannel.output_stream = spooled
+    data_plane._DEFAULT_SIZE_FLUSH_THRESHOLD = _MESSAGE
+
+
+def end_without_connection() -> None:
+    """End a worker of a session cluster when it loses the connection that its data goes by.
+
+    A TaskManager drops it that has no memory left to take what arrives. Beam's worker would then say that the bundle is
+    done, and Flink wait for what the bundle put out. A worker that ends is started anew.
+    """
+    if sys.argv[0].endswith("beam_boot.py"):
+        before = threading.excepthook
+
+        def end(args: threading.ExceptHookArgs) -> None:
+            before(args)
+            if args.thread is not None and args.thread.name == _READER and _HUNG_UP not in str(args.exc_value):
+                os._exit(1)
+
+        threading.excepthook = end
 
 
 def java_options() -> str:
@@ -159,7 +242,7 @@ def gateway(environment: Mapping[str, str]) -> Any:
         try:
             java_gateway.get_gateway()
             # What it logs when the JVM goes is said better elsewhere.
-            logging.getLogger("py4j").setLevel(logging.CRITICAL)
+            logging.getLogger("py4j.java_gateway").setLevel(logging.CRITICAL)
         finally:
             for name in added:
                 del os.environ[name]
@@ -173,7 +256,7 @@ def halt_java() -> None:
     running, java_gateway._gateway = java_gateway._gateway, None
     if running is not None:
         # It cannot answer any more, and py4j would log that: now, and whenever an object of it is collected.
-        logging.getLogger("py4j").setLevel(logging.CRITICAL)
+        logging.getLogger("py4j.java_gateway").setLevel(logging.CRITICAL)
         level = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         with contextlib.suppress(Exception):

@@ -19,8 +19,14 @@ from pyflink.datastream import OutputTag, ProcessFunction, RuntimeContext
 from fabric_beam.progress import PROGRESS
 from fabric_beam.runners.elements import IMPULSE, Coders, side_input_values
 from fabric_beam.runners.failures import pack
-from fabric_beam.runners.flink.edges import END, Edge, Message, Spool, Writer
-from fabric_beam.runners.flink.seams import end_with_task_manager, restore_print, share_registries
+from fabric_beam.runners.flink.edges import END, PIECE, PIECES, Edge, Message, Spool, Writer
+from fabric_beam.runners.flink.seams import (
+    end_with_task_manager,
+    end_without_connection,
+    restore_print,
+    share_registries,
+    spool_output,
+)
 from fabric_beam.runners.metrics import merge
 from fabric_beam.runners.plan import Grouping, Stage
 from fabric_beam.runners.spill import Spill
@@ -28,7 +34,9 @@ from fabric_beam.runners.stage import SideInputs, StageExecutor
 
 share_registries()
 restore_print()
+spool_output()
 end_with_task_manager()
+end_without_connection()
 
 _WAITING = 16
 
@@ -122,6 +130,7 @@ class StageFunction(ProcessFunction):
         self._subtask: int = runtime_context.get_index_of_this_subtask()
         self._ends = 0
         self._inputs: dict[int, dict[int, Spool]] = {}
+        self._pieces: dict[bytes, list[bytes]] = {}
         self._tags = {edge.tag: OutputTag(edge.tag, message_type()) for edge in self._edges}
         self._closed = threading.Event()
 
@@ -136,6 +145,12 @@ class StageFunction(ProcessFunction):
     def process_element(self, value: Any, ctx: Any) -> Iterator[Any]:
         """Keep a chunk of input, or run the stage if that was the last of it."""
         _, port, part, data = value
+        if port <= PIECES:
+            port, (name, last) = PIECES - port, PIECE.unpack_from(data)
+            self._pieces.setdefault(name, []).append(data[PIECE.size :])
+            if not last:
+                return
+            data = b"".join(self._pieces.pop(name))
         if port != END:
             self._inputs.setdefault(port, {}).setdefault(part, Spool()).append(data)
             return
