@@ -21,7 +21,7 @@ FILE_SYSTEMS = ("file", "gs", "s3", "hdfs", "azfs")
 
 #: An option that is a secret, unless it only names a variable of the environment: `${NAME}`.
 _SECRET_OPTION = re.compile(
-    r"([?&][^=&]*(?:password|secret|token|api[-_.]?key|authorization|pem|oauthbearer\.config)[^=&]*=)"
+    r"([?&][^=&]*(?:password|secret|token|api[-_.]?key|authorization|pem|oauthbearer\.config|jaas\.config)[^=&]*=)"
     r"(?!\$\{\w+\}(?:&|$))[^&]*",
     re.IGNORECASE,
 )

@@ -37,7 +37,7 @@ class Enrich(MapBatches):
         prefix: put before the names of the added columns, such as `host.`.
         miss: what becomes of an event whose key the table lacks, or is null: `null` keeps it with nulls, `drop` filters
             it, `reject` sends it to the dead letters by the rule `enrich`. A store's URL may say so itself, as
-            `fabric.miss=drop`.
+            `fabric.miss=drop`, and so may a file's name: `hosts.csv?fabric.miss=drop`.
         metadata: constant text columns, such as `{"deployment.environment.name": "production"}`.
         cache: how long a store's answers are remembered, and what follows if it does not answer.
 
@@ -67,7 +67,7 @@ class Enrich(MapBatches):
         metadata: Mapping[str, str] | None = None,
         cache: Cache | None = None,
     ) -> None:
-        policy = miss_of(table, miss)
+        table, policy = miss_of(table, miss)
         super().__init__(filters=policy == "drop")
         names = [on] if isinstance(on, str) else on
         self.on = dict(names) if isinstance(names, Mapping) else {name: name for name in names}

@@ -8,10 +8,13 @@ from typing import ClassVar
 
 import polars as pl
 
+from fabric_beam import dead_letters
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.json_rows import to_json
 
 PROVENANCE = ("source", "offset")
+#: What tells a dead letter from others: a row may be rejected by several steps, and need not have provenance.
+_LETTER = ["payload", "step", "rule", *PROVENANCE]
 
 
 class Store(ABC):
@@ -96,7 +99,8 @@ def identities(table: pl.DataFrame, key: list[str]) -> pl.Series:
         table: rows.
         key: the columns that tell rows apart. Without any, it is `source` and `offset`; for rows that do not have
             these, such as aggregates, or where one is null, all columns but floating-point ones, whose last digits
-            depend on the order of work.
+            depend on the order of work. Of dead letters, which several steps may have made of one row, it is all but
+            the message.
 
     Returns:
         `a.log:1520`, or a hash of the columns.
@@ -107,6 +111,8 @@ def identities(table: pl.DataFrame, key: list[str]) -> pl.Series:
         >>> identities(pl.DataFrame({"minute": [1, 2], "rate": [0.1, 0.2]}), []).to_list()
         ['12891ccbc457348bd40a64c32f4ad6a2', '37cd332006429901414d7b8cdd3792d6']
     """
+    if not key and dict(table.schema) == dict(dead_letters.SCHEMA):
+        key = _LETTER
     if key or not set(PROVENANCE) <= set(table.columns):
         return _hashes(table, key)
     ids = table.select(pl.format("{}:{}", *PROVENANCE).alias("id"))["id"]

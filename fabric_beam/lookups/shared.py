@@ -33,14 +33,21 @@ def names_store(table: object) -> bool:
     return isinstance(table, str) and table.partition(":")[0] in LOOKUPS
 
 
-def miss_of(table: object, otherwise: str) -> str:
-    """What a store's URL says of keys that it lacks: `fabric.miss`.
+def miss_of(table: object, otherwise: str) -> tuple[Any, str]:
+    """What a table's name says of keys that it lacks, `fabric.miss`; it stays in a store's URL alone.
 
     Example:
-        >>> miss_of("redis://host/0?key=user:{id}&fabric.miss=drop", "null"), miss_of("hosts.csv", "null")
-        ('drop', 'null')
+        >>> miss_of("redis://host/0?key=user:{id}&fabric.miss=drop", "null")[1]
+        'drop'
+        >>> miss_of("hosts.csv?fabric.miss=drop", "null"), miss_of("hosts.csv", "null")
+        (('hosts.csv', 'drop'), ('hosts.csv', 'null'))
     """
-    return Endpoint.parse(str(table), LOOKUPS).options.get(_MISS, otherwise) if names_store(table) else otherwise
+    if names_store(table):
+        return table, Endpoint.parse(str(table), LOOKUPS).options.get(_MISS, otherwise)
+    if isinstance(table, str):
+        path, said, policy = table.partition(f"?{_MISS}=")
+        return path, policy if said else otherwise
+    return table, otherwise
 
 
 class SharedLookup:

@@ -83,12 +83,12 @@ def spark_cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def flink_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Flink session cluster of one TaskManager with two slots, and the means to kill and add TaskManagers."""
+    """A Flink session cluster of two TaskManagers with a slot each, and the means to kill and add TaskManagers."""
     pytest.importorskip("pyflink")
     from fabric_beam.testing.clusters.flink import FlinkCluster
 
     cluster = FlinkCluster(tmp_path_factory.mktemp("flink") / "cluster")
-    cluster.start()
+    cluster.start(slots=1, task_managers=2)
     yield cluster
     cluster.stop()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -36,14 +36,18 @@ class Topic:
     def create(self, partitions: int = 1, **config: str) -> Topic:
         """The topic, with settings whose dots are written as underscores."""
         settings = {name.replace("_", "."): value for name, value in config.items()}
-        self.admin.create_topics([NewTopic(self.name, partitions, 1, config=settings)])[self.name].result(20)
+        self.admin.create_topics([NewTopic(self.name, partitions, 1, config=settings)])[self.name].result(60)
+        # The controller has it then; the broker hears of it a moment later.
+        eventually(lambda: len(self.partitions()) == partitions)
         return self
 
     def set(self, name: str, value: str) -> None:
         entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ConfigResource.Type.TOPIC, self.name, incremental_configs=[entry])
         for future in self.admin.incremental_alter_configs([resource]).values():
-            future.result(20)
+            future.result(60)
+        place = ConfigResource(ConfigResource.Type.TOPIC, self.name)
+        eventually(lambda: self.admin.describe_configs([place])[place].result(60)[name].value == value)
 
     def url(self, **options: Any) -> str:
         query = "&".join(f"{name.replace('__', '.')}={value}" for name, value in options.items())
@@ -52,18 +56,18 @@ class Topic:
     def store(self, **options: Any) -> KafkaStore:
         """A connected store."""
         store = KafkaStore(Endpoint.parse(self.url(**options), SINKS))
-        store.connect(10)
+        store.connect(30)
         return store
 
     def partitions(self) -> list[int]:
-        known = self.admin.list_topics(timeout=20).topics.get(self.name)
+        known = self.admin.list_topics(timeout=60).topics.get(self.name)
         return sorted(known.partitions) if known else []
 
     def count(self) -> int:
         """How many messages it has ever been given."""
         with _consumer(self.server) as consumer:
             places = [TopicPartition(self.name, number) for number in self.partitions()]
-            return sum(consumer.get_watermark_offsets(place, timeout=20)[1] for place in places)
+            return sum(consumer.get_watermark_offsets(place, timeout=60)[1] for place in places)
 
     def messages(self) -> list[Any]:
         """All messages, by partition and offset."""
@@ -71,10 +75,10 @@ class Topic:
             wanted = 0
             places = [TopicPartition(self.name, number, 0) for number in self.partitions()]
             for place in places:
-                wanted += consumer.get_watermark_offsets(place, timeout=20)[1]
+                wanted += consumer.get_watermark_offsets(place, timeout=60)[1]
             consumer.assign(places)
             found: list[Any] = []
-            until = time.monotonic() + 30
+            until = time.monotonic() + 120
             while len(found) < wanted and time.monotonic() < until:
                 found += consumer.consume(10_000, 0.2)
             assert len(found) == wanted
@@ -88,7 +92,7 @@ class Topic:
             )
             if number % 1000 == 0:
                 producer.poll(0)
-        assert producer.flush(30) == 0
+        assert producer.flush(120) == 0
 
     def producer(self, **settings: Any) -> Producer:
         return Producer(
@@ -109,6 +113,14 @@ def _consumer(server: KafkaServer) -> Any:
 
 def values(topic: Topic) -> list[Any]:
     return [json.loads(message.value()) for message in topic.messages()]
+
+
+def eventually(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    until = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def delivered(error: Any, message: Any) -> None:

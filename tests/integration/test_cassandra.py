@@ -32,6 +32,8 @@ def session(server: CassandraServer, keyspace: str) -> Iterator[Any]:
         auth_provider=PlainTextAuthProvider(server.user, server.user),
         reconnection_policy=ConstantReconnectionPolicy(0.5, max_attempts=None),
         protocol_version=4,
+        connect_timeout=60,
+        control_connection_timeout=60,
     ) as cluster:
         client = cluster.connect()
         client.default_timeout = 60
@@ -50,7 +52,7 @@ def client(cassandra: CassandraServer) -> Iterator[Any]:
 
 def execute(client: Any, statement: str) -> Any:
     """Ask, and wait for the client to find a server that was restarted."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while True:
         try:
             return client.execute(statement)

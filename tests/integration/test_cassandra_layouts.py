@@ -49,7 +49,7 @@ def place(client: Any, cassandra: CassandraServer, request: pytest.FixtureReques
 def store(url: str) -> CassandraStore:
     """A store that is connected."""
     made = CassandraStore(Endpoint.parse(url, SINKS))
-    made.connect(10)
+    made.connect(30)
     return made
 
 

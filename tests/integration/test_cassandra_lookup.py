@@ -11,7 +11,7 @@ import pytest
 from fabric_beam.errors import FabricBeamError
 from fabric_beam.testing import collect_with_dead_letters
 from fabric_beam.testing.servers.cassandra import CassandraServer
-from tests.integration.lookup_suite import EVENTS, LookupSuite
+from tests.integration.lookup_suite import LookupSuite
 from tests.integration.test_cassandra import execute, session
 from transforms import Enrich
 
@@ -60,12 +60,6 @@ class TestCassandraEnrich(LookupSuite):
         )
         values = [(*key, row.get("tier"), row.get("rack.number")) for key, row in rows.items()]
         execute_concurrent_with_args(self.client, insert, values)
-
-    def kernel(self, **options: Any) -> Any:
-        """One that is connected: that takes the client longer than some tests let rows be kept."""
-        kernel = super().kernel(**options)
-        kernel(EVENTS.head(1).with_columns(pl.lit("elsewhere").alias("host.name")))
-        return kernel
 
     def wrong_credentials(self) -> str:
         return f"cassandra://cassandra:hunter2@{self.server.address}/lookup/hosts"

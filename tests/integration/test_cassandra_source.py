@@ -48,7 +48,7 @@ def read(url: str) -> pl.DataFrame:
 def reader(url: str) -> CassandraReader:
     """A reader that is connected."""
     made = CassandraReader(Endpoint.parse(url, SOURCES))
-    made.connect(10)
+    made.connect(30)
     return made
 
 
@@ -208,6 +208,6 @@ def test_pages_go_on_where_they_were(place: str) -> None:
             found.append(page.table)
             rest = page.rest
             made.close()
-            made.connect(10)
+            made.connect(30)
     made.close()
     assert pl.concat(found)["offset"].sort().to_list() == list(range(5000))

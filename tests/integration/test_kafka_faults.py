@@ -20,8 +20,6 @@ from fabric_beam.testing.batches import read_all
 from fabric_beam.testing.servers.kafka import KafkaServer
 from tests.integration.kafka_topic import Topic
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def bodies(url: str) -> list[str]:
     """All bodies of a topic of one partition, in order."""
@@ -73,7 +71,7 @@ def test_a_broker_that_is_killed_and_comes_back_loses_nothing(kafka: KafkaServer
         time.sleep(1)
         kafka.restart()
 
-    found = _read_during(topic, kill)
+    found = _read_during(topic, kill, "&timeout=240")
     assert found["offset"].to_list() == list(range(20_000))
     assert found["body"].to_list() == lines
 
@@ -88,7 +86,7 @@ def test_a_broker_that_stands_still_for_a_while_loses_nothing(kafka: KafkaServer
         time.sleep(5)
         kafka.thaw()
 
-    found = _read_during(topic, freeze)
+    found = _read_during(topic, freeze, "&timeout=240")
     assert found["offset"].to_list() == list(range(20_000))
 
 
@@ -97,8 +95,8 @@ def test_a_broker_that_stays_away_is_an_error(kafka: KafkaServer) -> None:
     topic = Topic(kafka).create()
     topic.write(["x" * 100] * 20_000)
     try:
-        with pytest.raises(Exception, match=rf"{topic.name}-0: nothing came .* 3 s, at offset \d+ of 20000: .*refused"):
-            _read_during(topic, kafka.kill, "&timeout=3")
+        with pytest.raises(Exception, match=rf"{topic.name}-0: nothing came .* 8 s, at offset \d+ of 20000: .*refused"):
+            _read_during(topic, kafka.kill, "&timeout=8")
     finally:
         kafka.restart()
 
@@ -108,7 +106,7 @@ def test_deleted_messages_are_an_error(kafka: KafkaServer) -> None:
     topic = Topic(kafka).create()
     topic.write([str(n) for n in range(100)])
     [deleted] = topic.admin.delete_records([TopicPartition(topic.name, 0, 40)]).values()
-    deleted.result(20)
+    deleted.result(60)
     with pytest.raises(InputError, match=rf"offsets 10 to 39 of {topic.name}-0 are gone"):
         Read(f"{topic.url()}start=10")
     assert bodies(topic.url()) == [str(n) for n in range(40, 100)]
@@ -120,6 +118,6 @@ def test_messages_deleted_after_the_run_began_are_an_error(kafka: KafkaServer) -
     topic.write([str(n) for n in range(100)])
     source = Read(topic.url())
     [deleted] = topic.admin.delete_records([TopicPartition(topic.name, 0, 40)]).values()
-    deleted.result(20)
+    deleted.result(60)
     with pytest.raises(Exception, match=rf"offsets 0 to 39 of {topic.name}-0 are gone"):
         read_all(source)

@@ -23,9 +23,6 @@ from tests.integration.store_suite import events
 pytest.importorskip("confluent_kafka")
 
 
-pytestmark = pytest.mark.timeout(180)
-
-
 @pytest.fixture
 def topic(kafka: KafkaServer) -> Topic:
     """A topic that is not there yet."""

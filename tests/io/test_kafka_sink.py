@@ -6,6 +6,7 @@ import pickle
 import sys
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -16,6 +17,7 @@ from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, UsageError
 from fabric_beam.io.kafka import librdkafka
 from fabric_beam.io.kafka.layout import MessageLayout
+from fabric_beam.io.kafka.producer import Producer
 from fabric_beam.io.kafka.sink import KafkaStore
 from fabric_beam.schemes import SINKS
 
@@ -90,3 +92,14 @@ def test_parts_of_larger_tables_have_their_own_texts() -> None:
     whole, part = _made(table, "value=body"), _made(table[10:20], "value=body")
     assert part.lengths[0].tolist() == whole.lengths[0][10:20].tolist()
     assert len(part.status) == 10
+
+
+def test_messages_that_are_too_large_need_no_broker_to_be_refused() -> None:
+    """Each has its error at once, and is not sent again to find out whose it was."""
+    large = pl.DataFrame({"body": ["x" * 2000] * 10_000, "source": ["a"] * 10_000, "offset": range(10_000)})
+    messages = _made(large)
+    producer = Producer({"bootstrap.servers": "127.0.0.1:1", "message.max.bytes": "1000"}, "t")
+    assert producer.deliver(messages, np.arange(10_000), until=0)
+    producer.close()
+    assert messages.status.tolist() == [10] * 10_000
+    assert messages.alone.all()

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric_beam import WriteTo
+from fabric_beam.dead_letters import SCHEMA
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, OutputError, SchemaError, UsageError
 from fabric_beam.io.pinot.columns import column_of, unfit, values
@@ -119,14 +120,11 @@ def test_names_that_a_table_cannot_have() -> None:
 
 
 def test_columns_that_options_name() -> None:
-    """They must be there, and a table that is fed from Kafka has a time."""
+    """They must be there."""
     with pytest.raises(SchemaError, match=r"service\.name"):
         table("dimensions=service.nam").columns(EVENTS)
     with pytest.raises(SchemaError, match="service"):
         RealtimeStore(endpoint("kafka=b:1&key=service.nam")).check(EVENTS)
-    with pytest.raises(SchemaError, match="timestamp"):
-        RealtimeStore(endpoint("kafka=b:1")).check(pl.Schema({"a": pl.Int64}))
-    SegmentStore(endpoint("")).check(pl.Schema({"a": pl.Int64}))
 
 
 @pytest.mark.parametrize(
@@ -167,11 +165,11 @@ def test_types(dtype: pl.DataType, value: Any, type: str, stored: Any) -> None:
 def test_a_schema() -> None:
     """Times, measures and dimensions; texts are not cut after 512 characters."""
     made = table("", "REALTIME").schema(EVENTS)
-    assert [spec["name"] for spec in made["dateTimeFieldSpecs"]] == ["timestamp"]
+    assert [spec["name"] for spec in made["dateTimeFieldSpecs"]] == ["timestamp", "_written"]
     assert [spec["name"] for spec in made["metricFieldSpecs"]] == ["duration"]
     assert {spec["name"]: spec["dataType"] for spec in made["dimensionFieldSpecs"]} == {
         **{"body": "STRING", "service.name": "STRING", "user": "JSON", "source": "STRING", "offset": "LONG"},
-        **{"_id": "STRING", "_written": "LONG"},
+        "_id": "STRING",
     }
     assert made["primaryKeyColumns"] == ["_id"]
     assert made["dimensionFieldSpecs"][0]["maxLength"] == 2**31 - 1
@@ -210,6 +208,29 @@ def test_star_trees_sum_up_by_window() -> None:
     config = table("layout=dashboards&ttl=30", "REALTIME").config(WINDOWS)
     assert "starTreeIndexConfigs" not in config["tableIndexConfig"]
     assert config["segmentsConfig"]["retentionTimeValue"] == "30"
+
+
+def test_a_table_fed_from_kafka_has_a_time() -> None:
+    """The rows' own, or else that of their writing, as for dead letters."""
+    for schema, name in ((EVENTS, "timestamp"), (WINDOWS, "window_start"), (SCHEMA, "_written")):
+        assert table("", "REALTIME").config(schema)["segmentsConfig"]["timeColumnName"] == name
+    assert "timeColumnName" not in table().config(SCHEMA)["segmentsConfig"]
+
+
+def test_secrets_of_the_stream_are_filled_in_for_the_controller_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers, labels and errors have the variable's name; one that is not set is said at once."""
+    login = 'a.PlainLoginModule required username="ann" password="${FABRIC_BEAM_TEST_PASSWORD}";'
+    url = f"pinot://h/t?kafka=b:1&stream.sasl.jaas.config={login}"
+    with pytest.raises(UsageError, match="FABRIC_BEAM_TEST_PASSWORD, which is not set"):
+        WriteTo(url)
+    monkeypatch.setenv("FABRIC_BEAM_TEST_PASSWORD", "hunter2")
+    sink: Any = WriteTo(url).sink
+    store = sink._store
+    streams = store._with_secrets().config(EVENTS)["tableIndexConfig"]["streamConfigs"]
+    assert streams["sasl.jaas.config"].endswith('password="hunter2";')
+    assert b"hunter2" not in pickle.dumps(sink)
+    assert sink._endpoint.clean("wrong password hunter2") == "wrong password ***"
+    assert "hunter2" not in WriteTo(url.replace("${FABRIC_BEAM_TEST_PASSWORD}", "hunter2")).default_label()
 
 
 def test_rows_that_pinot_would_alter_are_refused() -> None:

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric_beam import WriteTo
+from fabric_beam.dead_letters import dead_letters
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import MissingExtraError, OutputError, SchemaError, UsageError
 from fabric_beam.io.redis.commands import command
 from fabric_beam.io.redis.sink import RedisStore
 from fabric_beam.io.templates import Template
+from fabric_beam.kernel import reject
 from fabric_beam.schemes import SINKS
 
 pytest.importorskip("redis")
@@ -117,3 +119,11 @@ def test_templates() -> None:
     filled = Template("{n}/{host.name}:{n}!").filled()
     assert table.select(key=filled)["key"].to_list() == ["1/a:1!", None]
     assert Template("{n}/{host.name}:{n}!").columns == ["n", "host.name"]
+
+
+def test_dead_letters_of_one_row_are_apart() -> None:
+    """Two steps have rejected it: neither letter takes the other's place; the same letter again does."""
+    rejected = reject(pl.DataFrame({"body": ["x"], "source": ["a.log"], "offset": [7]}), "rule", "why")
+    first, second, again = (dead_letters(rejected, step) for step in ("Parse", "Write", "Parse"))
+    keys = store("")._layout.keys(pl.concat([first, second, again])).to_list()
+    assert len(set(keys)) == 2 and keys[0] == keys[2]

@@ -279,3 +279,13 @@ def test_enrich_in_a_pipeline(tmp_path: Path) -> None:
     assert letters["message"].to_list() == [f"{path} has no row for host.name = {key}" for key in ("'x'", "null")]
     kernel = cloudpickle.loads(cloudpickle.dumps(transform.bind(EVENTS.schema)))
     assert kernel(EVENTS).kept.equals(kept)
+
+
+def test_a_files_name_says_what_becomes_of_misses(tmp_path: Path) -> None:
+    """As a store's URL does, before what the call says; a word that is none is refused."""
+    path = tmp_path / "hosts.csv"
+    path.write_text(CSV, encoding="utf-8")
+    kept, letters = collect_with_dead_letters(EVENTS, Enrich(f"{path}?fabric.miss=reject", {"host.name": "host"}))
+    assert (kept.height, letters.height) == (3, 2)
+    with pytest.raises(UsageError, match="Did you mean 'drop'"):
+        Enrich(f"{path}?fabric.miss=drp", {"host.name": "host"})

@@ -8,7 +8,7 @@ from fabric_beam import dead_letters
 from fabric_beam.endpoints import Endpoint
 from fabric_beam.errors import OutputError, SchemaError, nearest
 from fabric_beam.io.kafka.producer import Messages
-from fabric_beam.io.store import PROVENANCE, identities
+from fabric_beam.io.store import identities
 from fabric_beam.io.templates import Template, text
 from fabric_beam.json_rows import to_json
 
@@ -16,8 +16,6 @@ from fabric_beam.json_rows import to_json
 ID = "id"
 _KEY, _TIME = "\0key", "\0time"
 _JSON = "json"
-#: What tells a dead letter from others: a row may be rejected by several steps, and need not have provenance.
-_LETTER = ["payload", "step", "rule", *PROVENANCE]
 
 
 class MessageLayout:
@@ -47,10 +45,10 @@ class MessageLayout:
             SchemaError: a column that an option names is missing, or of another type than it needs.
             OutputError: a column's type cannot be written.
         """
-        value, headers, id_columns = self._parts(schema)
+        value, headers = self._parts(schema)
         is_json = value == _JSON
         others = [self._timestamp, "" if is_json else value]
-        for name in [*self._key.columns, *headers, *id_columns, *filter(None, others)]:
+        for name in [*self._key.columns, *headers, *self._id, *filter(None, others)]:
             if name not in schema:
                 raise SchemaError(f"{self._url}: there is no column {name!r}. {nearest(name, schema)}")
         if self._timestamp and not isinstance(schema[self._timestamp], pl.Datetime):
@@ -68,7 +66,7 @@ class MessageLayout:
     def messages(self, table: pl.DataFrame) -> Messages:
         """The messages of a table's rows."""
         schema = table.schema
-        value, headers, id_columns = self._parts(schema)
+        value, headers = self._parts(schema)
         columns = [_plain(name, schema).alias(name) for name in headers]
         if self._timestamp:
             columns.append(pl.col(self._timestamp).dt.epoch("ms").alias(_TIME))
@@ -76,15 +74,15 @@ class MessageLayout:
         return Messages(
             to_json(table) if value == _JSON else table[value],
             self._key.of(table),
-            {**{name: made[name] for name in headers}, ID: identities(table, id_columns)},
+            {**{name: made[name] for name in headers}, ID: identities(table, self._id)},
             made[_TIME] if self._timestamp else None,
         )
 
-    def _parts(self, schema: pl.Schema) -> tuple[str, list[str], list[str]]:
-        """The column that is the value (or `json`), those that are headers, and those that tell rows apart."""
+    def _parts(self, schema: pl.Schema) -> tuple[str, list[str]]:
+        """The column that is the value (or `json`), and those that are headers."""
         if not self._value and not self._headers and dict(schema) == dict(dead_letters.SCHEMA):
-            return "payload", [name for name in schema if name != "payload"], self._id or _LETTER
-        return self._value or _JSON, self._headers, self._id
+            return "payload", [name for name in schema if name != "payload"]
+        return self._value or _JSON, self._headers
 
 
 class _Key:

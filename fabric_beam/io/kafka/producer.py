@@ -75,7 +75,7 @@ class Messages:
     Attributes:
         number: tells these messages from others.
         status: of each message: `UNSENT`, `SENT`, 0 (delivered), or an error of librdkafka.
-        alone: whether it was sent by itself.
+        alone: whether it was sent by itself, or librdkafka did not take it: its error is its own.
     """
 
     def __init__(
@@ -176,6 +176,7 @@ class Producer:
                 messages.lengths,
                 messages.times,
                 messages.status,
+                messages.alone,
             )
             unsent = unsent[taken:]
             if len(unsent) and not self._collect(until):
@@ -263,6 +264,7 @@ def _produce(
     lengths: npt.NDArray[np.int64],
     times: Positions,
     status: Positions,
+    alone: npt.NDArray[np.bool_],
 ) -> int:
     """Produce messages until librdkafka has no more room; returns how many it took or refused."""
     arguments, count = np.uint64(request.ctypes.data), np.uint64(len(request))
@@ -283,7 +285,7 @@ def _produce(
             if code == _QUEUE_FULL:
                 status[row] = UNSENT
                 return place
-            status[row] = code
+            status[row], alone[row] = code, True
     return len(rows)
 
 

@@ -104,7 +104,7 @@ class KafkaStore(Store):
         messages = bulk.messages if bulk else self._layout.messages(table)
         if bulk and bulk.producer is not producer:
             bulk.producer.forget(messages)
-            messages.status[messages.status != 0] = UNSENT
+            messages.status[messages.status != 0], messages.alone[:] = UNSENT, False
         self._bulks[id(table)] = _Bulk(table, messages, producer)
         until = time.monotonic() + self._timeout
         self._deliver(producer, messages, np.arange(table.height), until)

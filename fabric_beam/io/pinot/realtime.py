@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import ClassVar
 
 import polars as pl
 
-from fabric_beam.endpoints import Endpoint
+from fabric_beam.endpoints import Endpoint, filled
 from fabric_beam.errors import SchemaError, UsageError, nearest
 from fabric_beam.io.kafka.producer import Messages
 from fabric_beam.io.kafka.sink import KafkaStore
@@ -48,6 +49,9 @@ class RealtimeStore(KafkaStore):
             **{name.removeprefix(_STREAM): text for name, text in _taken(endpoint, _STREAM).items()},
         }
         self._table = Table.of(endpoint, self._controller.table, "REALTIME", stream)
+        self._url = endpoint.url
+        # A variable that is not set is known here, not in a worker.
+        self._with_secrets()
         self._key = [name for name in endpoint.option("key", str, "").split(",") if name]
         options = {name: endpoint.options.pop(name) for name in _KAFKA_OPTIONS if name in endpoint.options}
         options |= _taken(endpoint, _LIBRDKAFKA)
@@ -67,7 +71,7 @@ class RealtimeStore(KafkaStore):
         super().connect(timeout)
 
     def ensure(self, schema: pl.Schema) -> None:
-        self._controller.ensure(self._table, schema)
+        self._controller.ensure(self._with_secrets(), schema)
 
     def write(self, table: pl.DataFrame) -> pl.DataFrame | None:
         if id(table) not in self._parts:
@@ -85,6 +89,10 @@ class RealtimeStore(KafkaStore):
 
     def transient(self, error: Exception) -> bool:
         return super().transient(error) or self._controller.transient(error)
+
+    def _with_secrets(self) -> Table:
+        """The table, variables of the environment filled in."""
+        return replace(self._table, stream={name: filled(text, self._url) for name, text in self._table.stream.items()})
 
 
 class _Layout:

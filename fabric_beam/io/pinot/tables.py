@@ -15,7 +15,7 @@ from fabric_beam.option_kinds import boolean, one_of, seconds_to_live
 #: The identity of a row that upserts go by, and when it was written, in milliseconds: the last one stays.
 ID, WRITTEN = "_id", "_written"
 LAYOUTS = ("analytics", "dashboards", "reports")
-_UPSERT = (Column(ID, "dimension", "STRING"), Column(WRITTEN, "dimension", "LONG"))
+_UPSERT = (Column(ID, "dimension", "STRING"), Column(WRITTEN, "dateTime", "LONG", format="1:MILLISECONDS:EPOCH"))
 #: Columns of few values, that queries filter and group by; the names are OpenTelemetry's and this library's own.
 _FEW = (
     *("service.name", "service.namespace", "deployment.environment.name", "host.name", "severity_text"),
@@ -100,10 +100,6 @@ class Table:
                     f"pinot: dimensions={','.join(self.dimensions or ())}: there is no column {name!r}. "
                     f"{nearest(name, schema)}"
                 )
-        if self.type == "REALTIME" and time_column(schema) is None:
-            raise SchemaError(
-                "pinot: a table that is fed from Kafka needs a time: a Datetime column 'timestamp' or 'window_start'."
-            )
         return [*columns, *(_UPSERT if self.type == "REALTIME" else ())]
 
     def schema(self, schema: pl.Schema) -> dict[str, Any]:
@@ -117,7 +113,8 @@ class Table:
 
     def config(self, schema: pl.Schema) -> dict[str, Any]:
         """The table's configuration as the controller takes it."""
-        time = time_column(schema)
+        # Rows without a time of their own, such as dead letters, have that of their writing.
+        time = time_column(schema) or (WRITTEN if self.type == "REALTIME" else None)
         segments = {"schemaName": self.name, "replication": "1", "segmentPushType": "APPEND"}
         if time is not None:
             segments["timeColumnName"] = time

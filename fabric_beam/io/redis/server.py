@@ -29,7 +29,7 @@ class Server:
         endpoint: the URL; the options for TLS are taken out of it.
 
     Raises:
-        UsageError: the URL names none.
+        UsageError: the URL names none; or, once it is asked, a node of a cluster.
         MissingExtraError: the client is not installed.
     """
 
@@ -63,13 +63,36 @@ class Server:
         # The protocol whose every answer is one line, where it is short.
         connection: redis.Connection = kind(**arguments, protocol=2)
         connection.connect()
+        self._refuse_cluster(connection)
         return connection
 
     def client(self, timeout: float) -> redis.Redis:
-        """A client, not connected yet, whose every call may take so many seconds."""
+        """A client whose every call may take so many seconds."""
         import redis
 
+        self.open(timeout).disconnect()
         return redis.Redis.from_pool(redis.ConnectionPool(**self._arguments(timeout), decode_responses=True))
+
+    def _refuse_cluster(self, connection: redis.Connection) -> None:
+        """Say before the first row what most rows would be answered."""
+        import redis
+
+        connection.send_command("INFO", "cluster")
+        try:
+            said = connection.read_response()
+        except redis.ResponseError:
+            # A user who may not ask, or a server that has no such section.
+            return
+        except BaseException:
+            connection.disconnect()
+            raise
+        if b"cluster_enabled:1" in said:
+            connection.disconnect()
+            raise UsageError(
+                f"{self.endpoint.url} is a node of a Redis Cluster, which has some of the keys and sends its clients "
+                "elsewhere for the others: that is not supported. Name a server that has all keys, or a proxy before "
+                "the cluster that hides its nodes."
+            )
 
     def _arguments(self, timeout: float) -> dict[str, Any]:
         import redis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,6 +18,8 @@ from typing import Self
 from fabric_beam.errors import FabricBeamError
 
 _STOP_SECONDS = 10.0
+#: Ports that systems do not give to outgoing connections: one of those could take a server's port while it is down.
+_PORTS = range(15_000, 32_000)
 #: Ends the server's process group and removes its folder once the process that started it is gone, however it went:
 #: the pipe that `cat` reads is closed then.
 _WATCH = 'cat >/dev/null; kill -KILL -"$0"; rm -rf "$1"'
@@ -173,11 +176,14 @@ class ServerProcess(ABC):
 
 def free_ports(count: int) -> list[int]:
     """TCP ports of the loopback interface that nothing listens on, all different."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        while len(found) < count:
+            probe, port = stack.enter_context(socket.socket()), random.choice(_PORTS)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 def free_port() -> int:
