@@ -46,6 +46,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_workers(spark_cluster: SparkCluster) -> Iterator[SparkCluster]:
     """The cluster with a second worker."""
     worker = spark_cluster.add_worker("localhost")
+    spark_cluster.wait_for_workers(2)
     yield spark_cluster
     spark_cluster.kill_worker(worker)
 

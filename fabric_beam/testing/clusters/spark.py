@@ -64,8 +64,16 @@ class SparkCluster:
         self._await(lambda: self._state() is not None, "master")
         for _ in range(self._workers):
             self.add_worker()
-        self._await(lambda: self._alive() >= self._workers, "worker")
+        self.wait_for_workers(self._workers)
         return self
+
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until the master knows so many.
+
+        Raises:
+            FabricBeamError: it does not within a minute.
+        """
+        self._await(lambda: self._alive() >= count, "worker")
 
     def add_worker(self, host: str = "127.0.0.1") -> subprocess.Popen[bytes]:
         """Start one more worker, without waiting for it.
