@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import psutil
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
@@ -247,7 +248,7 @@ def test_ctrl_c_ends_everything(tmp_path: Path, begun: str) -> None:
     process = _command(*arguments, TMPDIR=str(tmp_path / "tmp"))
     until = time.monotonic() + 100
     while time.monotonic() < until and process.poll() is None:
-        children = _children(process.pid)
+        children = psutil.Process(process.pid).children()
         if children and any(tmp_path.glob(begun)):
             break
         time.sleep(0.05)
@@ -256,18 +257,10 @@ def test_ctrl_c_ends_everything(tmp_path: Path, begun: str) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "interrupted" in errors
-    until = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < until:
-        time.sleep(0.2)
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
     assert not list((tmp_path / "out").rglob("*.parquet"))
     assert list((tmp_path / "tmp").iterdir()) == []
-
-
-def _children(pid: int) -> list[int]:
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
 
 
 @pytest.mark.parametrize(
