@@ -19,7 +19,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 # What runs on the newest Beam besides the unit tests: the runners, and a store's client of each kind.
-NEWEST_TOO = fn_runner spark spark_cluster kafka kafka_sink mongodb redis
+NEWEST_TOO = fn_runner spark kafka mongodb redis
 
 .PHONY: help logs test lint soak clusters clusters-stop conformance bench lock clean
 

@@ -23,7 +23,7 @@ from polars.testing import assert_frame_equal
 
 from fabric_beam.testing.clusters.flink import FlinkCluster
 from fabric_beam.testing.clusters.spark import SparkCluster
-from tests.integration.logs_command import DATASETS, ROOT, generate, run, start, tables
+from tests.integration.logs_command import DATASETS, generate, run, start, tables
 from tests.integration.soak import record
 
 pytestmark = pytest.mark.timeout(1800)
@@ -80,8 +80,6 @@ class OnSpark:
             "eventLog.dir": folder.as_uri(),
             "eventLog.compress": "false",
             "eventLog.rolling.enabled": "false",
-            # As if it were installed there: else most of a run would be the compiling of what is kept compiled here.
-            "executorEnv.PYTHONPATH": str(ROOT),
         }
         settings = [f"--spark_conf=spark.{key}={value}" for key, value in conf.items()]
         options = [f"--spark_master={self._cluster.url}", f"--spark_executor_timeout={_SECONDS}"]

@@ -16,7 +16,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from fabric_beam.testing.clusters.spark import SparkCluster, free_port
-from tests.integration.logs_command import DATASETS, ROOT, generate, run, running, start, tables
+from tests.integration.logs_command import DATASETS, generate, run, running, start, tables
 
 pytestmark = pytest.mark.timeout(1200)
 OUT = ["--input", "access", "--report", "none"]
@@ -71,9 +71,7 @@ def test_the_logs_pipeline_runs_on_a_cluster(fleet: Path, two_workers: SparkClus
 def test_a_lost_machine_costs_no_row(fleet: Path, two_workers: SparkCluster) -> None:
     """One worker and its executor are killed while both compute: every row once, and the ledger balances."""
     lost = two_workers.processes[-1]
-    # As if it were installed there: else the workers would compile it first.
-    installed = f"--spark_conf=spark.executorEnv.PYTHONPATH={ROOT}"
-    with running("lost", *OUT, *_on_two(two_workers), installed, folder=fleet) as process:
+    with running("lost", *OUT, *_on_two(two_workers), folder=fleet) as process:
         until = time.monotonic() + SECONDS
         while len([one for one in _executors(two_workers) if _python_workers(one)]) < 2:
             assert process.poll() is None, process.communicate()[0]
@@ -100,7 +98,6 @@ def test_a_slow_attempt_is_overtaken_by_a_speculative_one(
         "eventLog.dir": tmp_path.as_uri(),
         "eventLog.compress": "false",
         "eventLog.rolling.enabled": "false",
-        "executorEnv.PYTHONPATH": str(ROOT),
     }
     settings = [f"--spark_conf=spark.{key}={value}" for key, value in conf.items()]
     with running("speculative", *OUT, *_on_two(two_workers), *settings, folder=fleet) as process:

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from fabric_beam.testing.servers.process import free_port
 from fabric_beam.testing.servers.yarn import YarnServer
-from tests.integration.logs_command import DATASETS, ROOT, generate, run, running, tables
+from tests.integration.logs_command import DATASETS, generate, run, running, tables
 
 pytest.importorskip("pyspark")
 pytestmark = pytest.mark.timeout(1800)
@@ -77,9 +77,9 @@ def test_the_logs_pipeline_runs_on_yarn(folder: Path, yarn: YarnServer) -> None:
 
 def test_ctrl_c_ends_the_application(folder: Path, yarn: YarnServer) -> None:
     """Once its workers are there: no container, no process and no file is left."""
-    # As if it were installed there: else the workers would compile it first.
-    settings = [*_settings(yarn), f"--spark_conf=spark.executorEnv.PYTHONPATH={ROOT}"]
-    with running("interrupted", *COMMAND, *settings, folder=folder, HADOOP_CONF_DIR=str(yarn.configuration)) as process:
+    with running(
+        "interrupted", *COMMAND, *_settings(yarn), folder=folder, HADOOP_CONF_DIR=str(yarn.configuration)
+    ) as process:
         until = time.monotonic() + SECONDS
         while not any("spark.daemon" in _command(one) for one in _processes(yarn.folder)):
             assert process.poll() is None, process.communicate()[0]

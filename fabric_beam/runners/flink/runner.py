@@ -24,7 +24,7 @@ from fabric_beam.runners.failures import unpack
 from fabric_beam.runners.flink import cluster, seams
 from fabric_beam.runners.flink.cluster import LOCAL, FlinkError
 from fabric_beam.runners.metrics import merge
-from fabric_beam.runners.own_sources import own_sources
+from fabric_beam.runners.own_sources import own_files
 from fabric_beam.runners.plan import Plan, plan
 
 _JOB = "fabric-beam"
@@ -243,9 +243,7 @@ def _python_jar() -> Path:
 def _project() -> Path:
     """A folder of the packages and modules that are in use here and not installed, for workers elsewhere."""
     folder = cluster.new_folder()
-    for source in own_sources():
-        if source.is_dir():
-            shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder)
+    for file, name in own_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / name)
     return folder

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fabric_beam.errors import FabricBeamError
-from fabric_beam.runners.own_sources import own_sources
+from fabric_beam.runners.own_sources import own_files
 from fabric_beam.runners.spark import processes
 from fabric_beam.runners.spark.processes import THREADS, hadoop_settings, is_local, unreachable
 
@@ -157,9 +157,6 @@ def _ship(spark: Any) -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     archive = folder / f"{_ARCHIVE}.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
-        for source in own_sources():
-            files = sorted(source.rglob("*")) if source.is_dir() else [source]
-            for file in files:
-                if file.is_file() and "__pycache__" not in file.parts:
-                    out.write(file, file.relative_to(source.parent))
+        for file, name in own_files():
+            out.write(file, name)
     spark.addArchive(f"{archive}#{_ARCHIVE}")
