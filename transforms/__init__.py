@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transforms.enrich import Enrich as Enrich
     from transforms.filter import Filter as Filter
     from transforms.from_dead_letters import FromDeadLetters as FromDeadLetters
+    from transforms.most_frequent import MostFrequent as MostFrequent
     from transforms.normalize import Normalize as Normalize
     from transforms.parse import Parse as Parse
     from transforms.validate import Validate as Validate
@@ -21,6 +22,7 @@ _HOMES = {
     "Enrich": "enrich",
     "Filter": "filter",
     "FromDeadLetters": "from_dead_letters",
+    "MostFrequent": "most_frequent",
     "Normalize": "normalize",
     "Parse": "parse",
     "Validate": "validate",

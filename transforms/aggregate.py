@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import apache_beam as beam
@@ -12,20 +12,15 @@ from apache_beam import coders
 from apache_beam.coders.coders import IntervalWindowCoder
 from apache_beam.transforms.error_handling import ErrorHandler
 from apache_beam.transforms.trigger import AccumulationMode, TriggerFn
-from apache_beam.transforms.window import FixedWindows, GlobalWindow, IntervalWindow, NonMergingWindowFn
-from apache_beam.utils.timestamp import Duration, Timestamp
-from apache_beam.utils.windowed_value import WindowedValue
+from apache_beam.transforms.window import FixedWindows, IntervalWindow, NonMergingWindowFn
+from apache_beam.utils.timestamp import Duration
 
-from fabric_beam.batches import BatchCoder, BatchOf, arrow_schema, from_batch, to_batch
+from fabric_beam.batches import BatchOf, arrow_schema, from_batch
 from fabric_beam.expressions import reject_failures
 from fabric_beam.kernel import Split, reject
 from fabric_beam.map_batches import MapBatches, as_batches, named, timestamped
-from fabric_beam.shards import shard_out
+from fabric_beam.partials import Merge, Partials
 from transforms.measures import Aggregation, Window
-
-_SHARDS = 4
-#: Partial rows of a bundle are merged when they have grown by this many, or to twice what they were.
-_MERGE_ROWS = 20_000
 
 
 class Aggregate(beam.PTransform):
@@ -94,7 +89,7 @@ class Aggregate(beam.PTransform):
         keyed = (
             batches
             | "Events" >> MapBatches(_Events(aggregation)).with_error_handler(self._error_handler)
-            | "Partials" >> beam.ParDo(_Partials(aggregation, self._by, windowed))
+            | "Partials" >> beam.ParDo(Partials(aggregation, self._by, windowed=windowed))
         )
         keyed.element_type = beam.typehints.KV[int, BatchOf(arrow_schema(partial))]
         if windowed:
@@ -110,7 +105,7 @@ class Aggregate(beam.PTransform):
         measured = (
             keyed
             | "Merge"
-            >> beam.CombinePerKey(_Merge(aggregation)).with_output_types(beam.typehints.KV[int, pa.RecordBatch])
+            >> beam.CombinePerKey(Merge(aggregation)).with_output_types(beam.typehints.KV[int, pa.RecordBatch])
             | "Finish" >> beam.ParDo(_Finish(aggregation))
         )
         measured.element_type = BatchOf(arrow_schema(aggregation.finish(partial)))
@@ -134,38 +129,6 @@ class _Events:
         return Split(kept.select(table.columns), pl.concat([without_time, *failed]))
 
 
-class _Partials(beam.DoFn):
-    """Reduces batches, and keys what is left of a bundle by a shard of its key."""
-
-    def __init__(self, aggregation: Aggregation, by: Sequence[str], windowed: bool) -> None:
-        self._aggregation = aggregation
-        self._by = by
-        self._windowed = windowed
-        self._partials: list[pl.DataFrame] = []
-
-    def start_bundle(self) -> None:
-        self._partials = []
-
-    def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
-        self._partials.append(self._aggregation.partial(from_batch(batch)))
-        merged, *rest = self._partials
-        if sum(table.height for table in rest) > max(merged.height, _MERGE_ROWS):
-            self._partials = [self._aggregation.merge(pl.concat(self._partials))]
-        return iter(())
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        if not self._partials:
-            return
-        merged = self._aggregation.merge(pl.concat(self._partials))
-        for shard, table in shard_out(merged, self._by, _SHARDS):
-            if not self._windowed:
-                yield WindowedValue((shard, to_batch(table)), GlobalWindow().max_timestamp(), [GlobalWindow()])
-                continue
-            for part in table.partition_by("window_start", maintain_order=True):
-                start = Timestamp(micros=part["window_start"].to_physical()[0])
-                yield WindowedValue((shard, to_batch(part)), start, [GlobalWindow()])
-
-
 class _Starting(NonMergingWindowFn):
     """The window that begins at an element's timestamp: a sliding window's partials are already told apart by start."""
 
@@ -177,47 +140,6 @@ class _Starting(NonMergingWindowFn):
 
     def get_window_coder(self) -> coders.Coder:
         return IntervalWindowCoder()
-
-
-class _Tables(coders.Coder):
-    """An accumulator on its way: its partial tables, merged into one batch."""
-
-    def __init__(self, aggregation: Aggregation) -> None:
-        self._aggregation = aggregation
-
-    def encode(self, value: list[pl.DataFrame]) -> bytes:
-        return BatchCoder().encode(to_batch(pl.concat(value))) if value else b""
-
-    def decode(self, encoded: bytes) -> list[pl.DataFrame]:
-        return [from_batch(BatchCoder().decode(encoded))] if encoded else []
-
-    def is_deterministic(self) -> bool:
-        return True
-
-
-class _Merge(beam.CombineFn):
-    """Merges partial tables; the accumulator is a list of them."""
-
-    def __init__(self, aggregation: Aggregation) -> None:
-        self._aggregation = aggregation
-
-    def create_accumulator(self) -> list[pl.DataFrame]:
-        return []
-
-    def add_input(self, accumulator: list[pl.DataFrame], batch: pa.RecordBatch) -> list[pl.DataFrame]:
-        return self.merge_accumulators([accumulator, [from_batch(batch)]])
-
-    def merge_accumulators(self, accumulators: Iterable[list[pl.DataFrame]]) -> list[pl.DataFrame]:
-        return self.compact([table for accumulator in accumulators for table in accumulator])
-
-    def compact(self, accumulator: list[pl.DataFrame]) -> list[pl.DataFrame]:
-        return [self._aggregation.merge(pl.concat(accumulator))] if len(accumulator) > 1 else accumulator
-
-    def extract_output(self, accumulator: list[pl.DataFrame]) -> pa.RecordBatch:
-        return to_batch(self.compact(accumulator)[0])
-
-    def get_accumulator_coder(self) -> coders.Coder:
-        return _Tables(self._aggregation)
 
 
 class _Finish(beam.DoFn):

@@ -35,7 +35,7 @@ class ReportTables:
         throughput: `window_start` (Datetime, UTC), `severity_text` (String), optionally `http.response.status_code`
             (an integer), and `count` (Int64): one row a window, severity and status.
         quantiles: `window_start`, then numbers named like `http.response.body.size.p99`.
-        top_sources: one key column (such as `client.address`) and `count`, in any order.
+        top_sources: one key column (such as `client.address`), `count` and `error`, in any order.
         alerts: scored windows, as `findings` takes them.
         dead_letters: a sample of the rejected rows: `step`, `rule`, `message`, `payload`, `source`, `offset`.
         rejected: `step`, `rule`, `count`: exact counts.

@@ -58,15 +58,15 @@ def source_rows(top: pl.DataFrame) -> dict[str, Any] | None:
     """Take the sources with the most events.
 
     Args:
-        top: one key column and `count`, in any order.
+        top: one key column, `count` and `error` (by how much a count may be too low), in any order.
 
     Returns:
         `key` (the column's name), `rows` (`name`, `count`, `width` of its bar and `share` of all, both in percent),
-        `others` and `others_count` (what is not shown); None where the table is empty.
+        `others` and `others_count` (what is not shown), `error`; None where the table is empty.
     """
     if top.is_empty():
         return None
-    key = next(name for name in top.columns if name != "count")
+    key = next(name for name in top.columns if name not in ("count", "error"))
     ordered = top.select(pl.col(key).alias("name"), pl.col("count").fill_null(0)).sort(
         "count", descending=True, maintain_order=True
     )
@@ -75,7 +75,13 @@ def source_rows(top: pl.DataFrame) -> dict[str, Any] | None:
         width=100 * pl.col("count") / max(int(shown["count"][0]), 1),
         share=100 * pl.col("count") / max(int(ordered["count"].sum()), 1),
     )
-    return {"key": key, "rows": bars.to_dicts(), "others": len(rest), "others_count": int(rest["count"].sum())}
+    return {
+        "key": key,
+        "rows": bars.to_dicts(),
+        "others": len(rest),
+        "others_count": int(rest["count"].sum()),
+        "error": int(top["error"][0]),
+    }
 
 
 def letter_rows(rejected: pl.DataFrame, sample: pl.DataFrame) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from fabric_beam.report import ReportTables, findings, render
 from fabric_beam.run import check_text, write_text
 from transforms.aggregate import Aggregate
 from transforms.measures import Window
+from transforms.most_frequent import MostFrequent
 
 if TYPE_CHECKING:
     from fabric_beam.ledger import Ledger
@@ -60,10 +61,10 @@ class Report:
             "quantiles": Aggregate(
                 self._options.window, [], [f"p{q}({name})" for name in measured for q in (50, 90, 99)] or ["count"]
             ),
-            "top_sources": Aggregate("3650d", [source]),
         }
         for name, aggregate in branches.items():
             self._keep(events | f"Report {name}" >> aggregate.with_error_handler(dead_letters), name)
+        self._keep(events | "Report top_sources" >> MostFrequent(source), "top_sources")
 
     def find(self, alerts: beam.PCollection) -> None:
         """Gather the anomalies."""
@@ -117,7 +118,7 @@ class Report:
         tables = ReportTables(
             self._table("throughput"),
             self._table("quantiles").drop("window_end", "count", strict=False),
-            self._table("top_sources").drop("window_start", "window_end", strict=False),
+            self._table("top_sources"),
             alerts,
             self._table("dead_letters").head(1000),
             self._table("rejected"),

@@ -87,7 +87,7 @@ def full() -> ReportTables:
                 "http.response.body.size.p99": [900.0] * 60,
             }
         ),
-        top_sources=pl.DataFrame({"client.address": ["10.0.0.1", "10.0.0.2"], "count": [3, 5]}),
+        top_sources=pl.DataFrame({"client.address": ["10.0.0.1", "10.0.0.2"], "count": [3, 5], "error": [0, 0]}),
         alerts=alerts(
             [(50, "api", "count", 7.5, True), (51, "api", "count", 6.5, True), (9, "api", "count", 0.1, False)]
         ),
@@ -135,7 +135,7 @@ def evil_tables() -> ReportTables:
         quantiles=tables.quantiles.rename(
             {"http.response.body.size.p50": f"{EVIL}.p50", "http.response.body.size.p99": f"size.{EVIL}"}
         ),
-        top_sources=pl.DataFrame({EVIL: [EVIL], "count": [1]}),
+        top_sources=pl.DataFrame({EVIL: [EVIL], "count": [1], "error": [0]}),
         alerts=alerts([(minute, EVIL, EVIL, 7.5, True) for minute in range(48, 56)], reason=EVIL).rename(
             {"service.name": EVIL}
         ),

@@ -143,11 +143,14 @@ def test_output_and_steps_are_listed() -> None:
 
 def test_top_sources_are_sorted_and_cut() -> None:
     """The sources with most events come first; those not shown are counted."""
-    top = pl.DataFrame({"host.name": [f"host-{n:03}" for n in range(100)], "count": list(range(100))})
+    top = pl.DataFrame({"host.name": [f"host-{n:03}" for n in range(100)], "count": list(range(100)), "error": 0})
     shown = text(page(replace(full(), top_sources=top)))
     assert shown.index("host-099") < shown.index("host-098") < shown.index("host-080")
     assert "host-079" not in shown
     assert f"and 80 more with {sum(range(80)):,} events together" in shown
+    shown = text(page(replace(full(), top_sources=top.with_columns(error=1234))))
+    assert "up to 1,234 events more" in shown
+    assert "more with" not in shown
 
 
 def test_dead_letter_payload_is_cut_and_printable() -> None:
