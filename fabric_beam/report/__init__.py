@@ -79,6 +79,7 @@ def render(tables: ReportTables, ledger: Mapping[str, object], *, title: str, su
     charts = _charts(tables, axis) if axis else []
     shown = finding_rows(found, axis)
     letters = letter_rows(tables.rejected, tables.dead_letters)
+    events = int(tables.throughput["count"].sum()) if not tables.throughput.is_empty() else 0
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"short": short, "size": size, "share": share}
     script = (folder / "report.js").read_text(encoding="utf-8")
@@ -98,7 +99,7 @@ def render(tables: ReportTables, ledger: Mapping[str, object], *, title: str, su
         charts=charts,
         anomalous=len(found),
         findings=shown,
-        sources=source_rows(tables.top_sources),
+        sources=source_rows(tables.top_sources, events),
         letters=letters[:MAX_RULES],
         more_rules=len(letters[MAX_RULES:]),
         data=htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False),

@@ -54,11 +54,12 @@ def _mark(number: int, label: str, start: int, end: int, axis: Axis) -> dict[str
     return {"number": number, "label": label, "from": max(first, 0), "to": min(last, axis.bins)}
 
 
-def source_rows(top: pl.DataFrame) -> dict[str, Any] | None:
+def source_rows(top: pl.DataFrame, events: int) -> dict[str, Any] | None:
     """Take the sources with the most events.
 
     Args:
         top: one key column, `count` and `error` (by how much a count may be too low), in any order.
+        events: how many there are, with those of sources that are not counted.
 
     Returns:
         `key` (the column's name), `rows` (`name`, `count`, `width` of its bar and `share` of all, both in percent),
@@ -73,7 +74,7 @@ def source_rows(top: pl.DataFrame) -> dict[str, Any] | None:
     shown, rest = ordered.head(MAX_SOURCES), ordered.slice(MAX_SOURCES)
     bars = shown.with_columns(
         width=100 * pl.col("count") / max(int(shown["count"][0]), 1),
-        share=100 * pl.col("count") / max(int(ordered["count"].sum()), 1),
+        share=100 * pl.col("count") / max(int(ordered["count"].sum()), events, 1),
     )
     return {
         "key": key,

@@ -148,7 +148,9 @@ def test_top_sources_are_sorted_and_cut() -> None:
     assert shown.index("host-099") < shown.index("host-098") < shown.index("host-080")
     assert "host-079" not in shown
     assert f"and 80 more with {sum(range(80)):,} events together" in shown
-    shown = text(page(replace(full(), top_sources=top.with_columns(error=1234))))
+    many = full().throughput.with_columns(count=pl.lit(1_000_000))
+    shown = text(page(replace(full(), top_sources=top.with_columns(error=1234), throughput=many)))
+    assert "host-099 99 0.0 %" in shown, "a share is of all events, not of those that are counted"
     assert "up to 1,234 events more" in shown
     assert "more with" not in shown
 
