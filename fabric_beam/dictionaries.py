@@ -189,7 +189,8 @@ def _encode(
             if count == len(known) or place + size > len(values):
                 return row, -1, count
             if size > INLINE:
-                values[place : place + size] = text[np.int64(at) : np.int64(at) + size]
+                for step in range(size):
+                    values[place + step] = text[at + np.uint64(step)]
                 tail = np.uint64(place)
             else:
                 for step in range(size):

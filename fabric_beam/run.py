@@ -91,6 +91,8 @@ def _run(build: Callable[..., Any], options: Namespace, beam_arguments: list[str
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     # What is imported stays: looking through it for garbage, again and again, is a quarter of the time to start.
     gc.disable()
+    # Nor when the process ends, where that takes another second.
+    atexit.register(gc.freeze)
     from fabric_beam.runners import runner, start
 
     if not options.dry_run:

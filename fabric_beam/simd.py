@@ -31,6 +31,13 @@ def _compared(operator: str) -> Any:
     return intrinsic(compare)
 
 
+def _count(context: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
 def _first(context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -43,5 +50,7 @@ def _first(context: Any, bits: Any) -> Any:
 equal: Any = _compared("==")
 below: Any = _compared("<")
 above: Any = _compared(">")
+#: `count(bits)`: how many are set.
+count: Any = intrinsic(_count)
 #: `first(bits)`: the number of the lowest bit that is set; one must be.
 first: Any = intrinsic(_first)

@@ -14,6 +14,11 @@ def _compare(text: Bytes, at: int, byte: int, found: Words) -> None:
 
 
 @compiled
+def _count(bits: np.uint64) -> int:
+    return int(simd.count(bits))
+
+
+@compiled
 def _first(bits: np.uint64) -> int:
     return int(simd.first(bits))
 
@@ -28,6 +33,12 @@ def test_bytes_are_compared_as_numpy_does(data: bytes, byte: int, draw: st.DataO
     block = text[at : at + simd.WIDTH]
     for bits, expected in zip(found, (block == byte, block < byte, block > byte), strict=True):
         assert np.array_equal(np.unpackbits(bits.reshape(1).view(np.uint8), bitorder="little"), expected)
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_bits_are_counted(bits: int) -> None:
+    """Those that are set."""
+    assert _count(np.uint64(bits)) == bits.bit_count()
 
 
 @given(st.integers(1, 2**64 - 1))

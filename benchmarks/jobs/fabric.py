@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.transforms.error_handling import ErrorHandler
-
-from fabric_beam import MapBatches, Read, WriteTo
-from fabric_beam.ledger import Ledger
 from fabric_beam.runners import runner, start
-from transforms import Aggregate, Parse
 
 
 def main(source: str, out: str, name: str = "--runner=DirectRunner", *arguments: str) -> None:
     name = name.removeprefix("--runner=")
     start(name, arguments)
+    # As in `python -m pipelines`: an engine starts, and its threads are limited, before what takes seconds is imported.
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.transforms.error_handling import ErrorHandler
+
+    from fabric_beam import MapBatches, Read, WriteTo
+    from fabric_beam.ledger import Ledger
+    from transforms import Aggregate, Parse
+
     options = PipelineOptions(list(arguments), pickle_library="cloudpickle")
     p = beam.Pipeline(runner(name, arguments), options=options)
     with ErrorHandler(WriteTo(f"jsonl:{out}/dead_letters")) as dead_letters:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
+
+# A runner has a worker for each core: more threads in each would only wait for one another. Polars and OpenMP read this
+# when they are imported, so it is here, in what drivers and workers import first.
+for _name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 #: The names that mean our own runners, by module; the others are Beam's.
 OURS = {

@@ -169,7 +169,7 @@ def test_a_key_of_another_node_ends_the_run(tmp_path: Path) -> None:
     with RedisServer(settings=settings) as node, RedisServer(settings=settings) as other:
         clients = [redis.Redis(port=server.port, decode_responses=True) for server in (node, other)]
         halves = [("0", "8191"), ("8192", "16383")]
-        clients[0].execute_command("CLUSTER MEET", "127.0.0.1", other.port)
+        clients[0].execute_command("CLUSTER MEET", "127.0.0.1", other.port, other.cluster_port)
         for client, half in zip(clients, halves, strict=True):
             client.execute_command("CLUSTER ADDSLOTSRANGE", *half)
         until = time.monotonic() + 120

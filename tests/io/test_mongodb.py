@@ -51,7 +51,8 @@ def store(url: str) -> MongoStore:
         ("mongodb+srv://host.example.com/logs/events?wTimeoutMS=x", "wtimeoutms must be an integer"),
         ("mongodb://host/logs/events?w=0", "nobody knows what was written"),
         ("mongodb://host/logs/events?authSorce=admin", "Did you mean 'authSource'"),
-        ("mongodb://host/logs/events?timeseries=timestamp", "has no option 'timeseries'"),
+        ("mongodb://host/logs/events?timeseries=timestamp", "timeseries='timestamp' is not true or false"),
+        ("mongodb://host/logs/events?granularity=hours", "has no option 'granularity'"),
         ("mongodb://ann:${NOT_SET_HERE}@host/logs/events", "NOT_SET_HERE"),
     ],
 )

@@ -92,8 +92,9 @@ def batches(statement: bytes, columns: list[pl.Series], partition: list[int], mi
     for each in values:
         _put_values(data, at, *each)
     ordered = keys[order].select(pl.any_horizontal(pl.all() != pl.all().shift()).fill_null(True))
-    firsts = _cut(starts, ordered.to_series().to_numpy(), _BATCH_BYTES, _BATCH_ROWS)
-    return Batches(data.data, starts, order, firsts, [values[n] for n in partition])
+    firsts = np.empty(len(order) + 1, np.int64)
+    count = _cut(starts, ordered.to_series().to_numpy(), _BATCH_BYTES, _BATCH_ROWS, firsts)
+    return Batches(data.data, starts, order, firsts[: count + 1].copy(), [values[n] for n in partition])
 
 
 def _values(column: pl.Series, missing: int) -> tuple[Bytes, Positions, Positions]:
@@ -118,7 +119,8 @@ def _values(column: pl.Series, missing: int) -> tuple[Bytes, Positions, Position
 @compiled
 def _put_heads(data: Bytes, at: Positions, head: Bytes) -> None:
     for row in range(len(at)):
-        data[at[row] : at[row] + len(head)] = head
+        for n in range(len(head)):
+            data[at[row] + n] = head[n]
         at[row] += len(head)
 
 
@@ -136,13 +138,12 @@ def _put_values(data: Bytes, at: Positions, text: Bytes, starts: Positions, leng
 
 
 @compiled
-def _cut(starts: Positions, is_new: npt.NDArray[np.bool_], size: int, rows: int) -> Positions:
-    """The first statement of each batch, and how many statements there are."""
-    firsts = np.empty(len(is_new) + 1, np.int64)
+def _cut(starts: Positions, is_new: npt.NDArray[np.bool_], size: int, rows: int, firsts: Positions) -> int:
+    """Find each batch's first statement, and behind them how many statements there are; returns how many batches."""
     count, first = 0, 0
     for row in range(len(is_new)):
         if is_new[row] or row - first >= rows or starts[row + 1] - starts[first] > size:
             firsts[count] = first = row
             count += 1
     firsts[count] = len(is_new)
-    return firsts[: count + 1].copy()
+    return count

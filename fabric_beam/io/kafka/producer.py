@@ -234,7 +234,9 @@ class Producer:
             elif kind == _REPORTS:
                 reports = np.zeros(self._library.rd_kafka_event_message_count(event), np.uint64)
                 self._library.rd_kafka_event_message_array(event, reports.ctypes.data, len(reports))
-                self._note(*_read(reports))
+                messages, codes = (np.empty(len(reports), np.int64) for _ in range(2))
+                _read(reports, messages, codes)
+                self._note(messages, codes)
         finally:
             self._library.rd_kafka_event_destroy(event)
         return True
@@ -290,10 +292,8 @@ def _produce(
 
 
 @compiled
-def _read(reports: Words) -> tuple[Positions, Positions]:
+def _read(reports: Words, messages: Positions, codes: Positions) -> None:
     """Which messages delivery reports are of, and their errors."""
-    messages, codes = np.empty(len(reports), np.int64), np.empty(len(reports), np.int64)
     for place in range(len(reports)):
         messages[place] = np.int64(load(reports[place] + np.uint64(_PRIVATE)))
         codes[place] = np.int64(np.int32(load(reports[place] + np.uint64(ERROR)) & np.uint64(0xFFFFFFFF)))
-    return messages, codes

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID, uuid4
 
 import polars as pl
 
 from fabric_beam.batches import EVENT_TIME
 from fabric_beam.endpoints import Endpoint
-from fabric_beam.errors import MissingExtraError, OutputError, nearest
+from fabric_beam.errors import MissingExtraError, OutputError, UsageError, nearest
+from fabric_beam.io.mongodb import time_series
 from fabric_beam.io.mongodb.documents import builder, clash, leaves
 from fabric_beam.io.mongodb.target import CLIENT_OPTIONS, PASSING, Target, transient
 from fabric_beam.io.store import Store, identities
@@ -34,7 +37,7 @@ _FIRST_DATE, _LAST_DATE = (datetime(1, 1, 1), datetime(9999, 12, 31))
 class MongoStore(Store):
     """A collection of a MongoDB server, replica set or cluster."""
 
-    OPTIONS: ClassVar[tuple[str, ...]] = ("key", "ttl", "nested", *CLIENT_OPTIONS)
+    OPTIONS: ClassVar[tuple[str, ...]] = ("key", "ttl", "nested", "timeseries", "meta", *CLIENT_OPTIONS)
 
     def __init__(self, endpoint: Endpoint) -> None:
         try:
@@ -45,20 +48,28 @@ class MongoStore(Store):
         self._key = [name for name in endpoint.option("key", str, "").split(",") if name]
         self._ttl = endpoint.option("ttl", seconds_to_live, 0)
         self._nested = endpoint.option("nested", boolean, True)
+        self._is_series = endpoint.option("timeseries", boolean, False)
+        self._meta = endpoint.option("meta", str, "")
+        if self._meta and not self._is_series:
+            raise UsageError(f"{endpoint.url}: meta= is of a time series. Set timeseries=true, or leave it out")
         self._target = Target.parse(endpoint)
         self._client: MongoClient[dict[str, Any]] | None = None
         self._max_size = 0
+        self._remembers = False
         self._replaces = False
+        self._doubtful: dict[tuple[Any, ...], tuple[UUID, list[int]]] = {}
 
     def connect(self, timeout: float) -> None:
         # A write that is repeated changes nothing, and the sink repeats it: the server need not keep account of it.
         client = self._target.client(timeout, {"retryWrites": "false"})
         try:
-            self._max_size = int(client.admin.command("hello")["maxBsonObjectSize"])
+            hello = client.admin.command("hello")
         except Exception:
             client.close()
             raise
         self._client = client
+        self._max_size = int(hello["maxBsonObjectSize"])
+        self._remembers = "setName" in hello or hello.get("msg") == "isdbgrid"
 
     def check(self, schema: pl.Schema) -> None:
         empty = pl.DataFrame(schema=schema)
@@ -82,36 +93,54 @@ class MongoStore(Store):
         if both := clash(path for path, _ in found):
             one, other = (".".join(path) for path in both)
             raise self._error(f"cannot hold columns {one!r} and {other!r}: one is a part of the other. Rename one")
-        if self._ttl and not _time_columns(schema):
-            raise self._error(f"cannot expire rows (ttl={self._ttl}): they have no time column {EVENT_TIME[0]!r}")
+        times = _time_columns(schema)
+        for needed, what in ((self._ttl, f"expire rows (ttl={self._ttl})"), (self._is_series, "be a time series")):
+            if needed and not times:
+                raise self._error(f"cannot {what}: the rows have no time column {EVENT_TIME[0]!r}")
+        fields = dict.fromkeys(path[0] for path, _ in found)
+        if self._meta and (self._meta not in fields or self._meta in times):
+            raise self._error(f"has no field {self._meta!r} for meta=. {nearest(self._meta, fields)}")
 
     def ensure(self, schema: pl.Schema) -> None:
         found = self._documents.database.list_collections(filter={"name": self._target.collection})
         there = next(iter(found), None)
-        if there is None:
-            self._documents.database.create_collection(self._target.collection, check_exists=False)
-        elif there.get("type") == "view" or "timeseries" in there.get("options", {}):
+        if self._is_series and not self._remembers:
             raise self._error(
-                "is a view or a time series, whose documents cannot be replaced: a repeated write would add its rows "
-                "twice. Name another collection"
+                "is on a server without a replica set, which does not remember what it has written, so that a repeated "
+                "write would add rows of a time series twice. Make it a replica set of one, or leave timeseries= out"
             )
-        if self._ttl:
+        series = time_series.options(_time_columns(schema)[0], self._meta, self._ttl) if self._is_series else {}
+        if there is None:
+            self._documents.database.create_collection(self._target.collection, check_exists=False, **series)
+        elif there.get("type") == "view":
+            raise self._error("is a view, which cannot be written to. Name another collection")
+        elif self._is_series:
+            self._ensure_series(there.get("options", {}), series)
+        elif "timeseries" in there.get("options", {}):
+            raise self._error("is a time series. Set timeseries=true, so that a repeated write adds no row twice")
+        if self._ttl and not self._is_series:
             self._ensure_ttl(schema)
 
     def write(self, table: pl.DataFrame) -> pl.DataFrame | None:
         from bson.errors import BSONError
 
+        put = partial(self._append, time=_time_columns(table.schema)[0]) if self._is_series else self._upsert
         try:
-            refused = self._upsert(self._build(table))
+            refused = put(self._build(table))
         except (BSONError, ArithmeticError, ValueError):
             # Some cannot be encoded, or are too large; which ones, the error does not say.
+            self.abandon(table)
             refused = self._unfit(table, 0)
             rest = [row for row in range(table.height) if row not in refused]
-            refused |= {rest[n]: reason for n, reason in self._upsert(self._build(table[rest])).items()}
+            refused |= {rest[n]: reason for n, reason in put(self._build(table[rest])).items()}
         if not refused:
             return None
         rows = sorted(refused)
         return reject(table[rows], "refused", pl.lit(pl.Series([refused[row] for row in rows])))
+
+    def abandon(self, table: pl.DataFrame) -> pl.DataFrame:
+        self._doubtful.pop(tuple(identities(table, self._key)), None)
+        return table
 
     def transient(self, error: Exception) -> bool:
         return transient(error)
@@ -120,6 +149,18 @@ class MongoStore(Store):
         if self._client is not None:
             self._client.close()
         self._client = None
+
+    def _ensure_series(self, there: dict[str, Any], asked: dict[str, Any]) -> None:
+        found = {
+            name: value for name, value in there.get("timeseries", {}).items() if name in ("timeField", "metaField")
+        }
+        if found != asked["timeseries"]:
+            raise self._error(
+                f"is {f'a time series of {found}' if found else 'no time series'}, not one of {asked['timeseries']}. "
+                "Change timeseries= and meta=, or name another collection"
+            )
+        if self._ttl and there.get("expireAfterSeconds") != self._ttl:
+            self._documents.database.command("collMod", self._target.collection, expireAfterSeconds=self._ttl)
 
     def _build(self, table: pl.DataFrame) -> list[dict[str, Any]]:
         columns = [(("_id",), identities(table, self._key)), *leaves(table, self._nested)]
@@ -171,6 +212,20 @@ class MongoStore(Store):
                 errors |= {known[n]: error for n, error in left.items()}
         self._replaces = there > len(documents) // 2
         return {n: _reason(error) for n, error in errors.items()}
+
+    def _append(self, documents: Sequence[dict[str, Any]], time: str) -> dict[int, str]:
+        """Insert documents that are not there; returns the numbers of those refused, and why."""
+        key = tuple(document["_id"] for document in documents)
+        if key not in self._doubtful:
+            self._doubtful[key] = uuid4(), time_series.missing(self._documents, documents, time)
+        # A server that stood still may do yet what it was sent before: it has to see that this is the same.
+        session, numbers = self._doubtful[key]
+        new = [documents[number] for number in numbers]
+        _, errors = self._bulk(lambda: time_series.insert(self._documents, new, session)) if new else (0, {})
+        del self._doubtful[key]
+        refused = {numbers[n]: _reason(error) for n, error in errors.items()}
+        without = (n for n, document in enumerate(documents) if time not in document)
+        return refused | dict.fromkeys(without, f"has no {time!r}, by which a time series is kept")
 
     def _bulk(self, write: Callable[[], int]) -> tuple[int, dict[int, dict[str, Any]]]:
         """How many documents were there, as far as the server says, and the errors of single ones by number."""
@@ -225,8 +280,9 @@ class WriteMongoDB(StoreSink):
     Args:
         endpoint: the URL. Besides what every store takes: `key` (columns, separated by commas, that are the identity
             instead of `source` and `offset`), `ttl` (seconds after which the server removes a row, counted from its
-            `timestamp` or `window_start`), `nested=false` (dotted names stay names), and the client's own options,
-            such as `authSource`, `tls`, `replicaSet`, `w`.
+            `timestamp` or `window_start`), `nested=false` (dotted names stay names), `timeseries=true` (a time-series
+            collection; `meta` is its meta field), and the client's own options, such as `authSource`, `tls`,
+            `replicaSet`, `w`.
         job: not used; every sink takes it.
 
     Input: batches of any schema that has no name that is a value's and a document's, such as `a` and `a.b`.

@@ -50,9 +50,6 @@ _LOGGING += "appender.out.name = out\nappender.out.target = SYSTEM_ERR\nappender
 _LOGGING += "logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer\nlogger.gateway.level = {level}\n"
 _LOGGING += "appender.out.layout.pattern = %d{{HH:mm:ss}} %p %c{{1}}: %m%n\n"
 
-#: Spark runs as many workers as there are cores: more threads in each would only wait for one another.
-THREADS = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
-
 _gateway: Any = None
 
 
@@ -108,7 +105,7 @@ def start(master: str, memory: str = "1g", log_level: str = "OFF") -> None:
         environment[NURSERY] = str(folder / "nursery")
         nursery = subprocess.Popen(
             [sys.executable, "-m", "fabric_beam.runners.spark.daemon", "nursery", environment[NURSERY]],
-            env={**environment, **THREADS},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             process_group=0,

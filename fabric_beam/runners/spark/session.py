@@ -19,7 +19,7 @@ from typing import Any
 from fabric_beam.errors import FabricBeamError
 from fabric_beam.runners.own_sources import own_files
 from fabric_beam.runners.spark import processes
-from fabric_beam.runners.spark.processes import THREADS, hadoop_settings, is_local, unreachable
+from fabric_beam.runners.spark.processes import hadoop_settings, is_local, unreachable
 
 _ARCHIVE = "fabric_beam_project"
 
@@ -88,7 +88,6 @@ def _settings(master: str) -> dict[str, str]:
         "spark.python.daemon.module": "fabric_beam.runners.spark.daemon",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        **{f"spark.executorEnv.{name}": value for name, value in THREADS.items()},
         "spark.task.maxFailures": "4",
         "spark.python.worker.faulthandler.enabled": "true",
     }

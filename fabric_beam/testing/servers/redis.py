@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fabric_beam.errors import FabricBeamError
-from fabric_beam.testing.servers.process import ServerProcess
+from fabric_beam.testing.servers.process import ServerProcess, free_port
 
 
 class RedisServer(ServerProcess):
@@ -21,6 +21,9 @@ class RedisServer(ServerProcess):
     Args:
         port: to listen on; 0 is a free one.
         settings: of the server, besides or instead of those set here.
+
+    Attributes:
+        cluster_port: where other nodes reach it, if it is one of a cluster.
 
     Raises:
         FabricBeamError: on `start`, if there is no such program.
@@ -38,6 +41,7 @@ class RedisServer(ServerProcess):
     def __init__(self, port: int = 0, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(port)
         self._settings = dict(settings or {})
+        self.cluster_port = free_port()
 
     def command(self) -> list[str]:
         settings = {
@@ -49,6 +53,8 @@ class RedisServer(ServerProcess):
             # What was acknowledged has been given to the system then, and outlives the process; with the default,
             # `everysec`, it may not yet be while the disk is slow.
             "appendfsync": "no",
+            # Of a cluster's nodes among themselves; by default ten thousand above the other, free or not.
+            "cluster-port": str(self.cluster_port),
             **self._settings,
         }
         return [str(program()), *(text for name, value in settings.items() for text in (f"--{name}", value))]

@@ -108,6 +108,7 @@ class YarnServer(ServerProcess):
             f"{node}.vmem-check-enabled": "false",
             # A disk of tests may be nearly full.
             f"{node}.disk-health-checker.enable": "false",
+            f"{node}.disk-health-checker.max-disk-utilization-per-disk-percentage": 100,
             "yarn.scheduler.minimum-allocation-mb": 128,
         }
 
