@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fabric_beam.errors import FabricBeamError, OutputError, UsageError
+from fabric_beam.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from fabric_beam.ledger import Ledger
@@ -48,8 +49,9 @@ def main(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        options, beam_arguments = parse(arguments)
-        return _run(build, options, beam_arguments)
+        with Interrupts():
+            options, beam_arguments = parse(arguments)
+            return _run(build, options, beam_arguments)
     except BrokenPipeError:
         # Who reads our output has seen enough, as `head` has.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

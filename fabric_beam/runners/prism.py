@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, PrismRunnerOptions
 from apache_beam.pipeline import Pipeline
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability import prism_runner
@@ -67,7 +67,15 @@ class PrismRunner(prism_runner.PrismRunner):
                         "merge, such as sessions: use DirectRunner, SparkRunner or FlinkRunner."
                     )
         sdk_worker.BundleProcessorCache.lookup = _lookup_also_failed
+        # Beam would ask pip what is installed, for a log that nobody here reads: two seconds a run.
+        options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
         return super().run_pipeline(pipeline, options)
+
+    def create_job_service_handle(self, job_service: Any, options: PipelineOptions) -> Any:
+        """Talk to Prism without Beam's limit of a minute to an answer: a run's end is one, too."""
+        handle = super().create_job_service_handle(job_service, options)
+        handle.timeout = None
+        return handle
 
     def default_job_server(self, options: PipelineOptions) -> Any:
         """Start Prism.
