@@ -11,6 +11,7 @@ import polars as pl
 
 from fabric_beam.errors import UsageError
 from fabric_beam.kernel import Split, reject
+from transforms.formats.json_others import OtherFields
 from transforms.formats.timestamps import parse_timestamps
 
 _ORIGINAL = "log.record.original"
@@ -24,8 +25,9 @@ class Json:
 
     Objects inside are flattened: `{"http": {"status": 200}}` and `{"http.status": 200}` both fill `http.status`. Polars
     decodes a batch at once; then keys are counted, and a row with more of them than found a place (fields that are not
-    in the schema, arrays of objects) is read again by Python's json, at about twenty times the cost. So are rows with
-    escaped surrogates or line ends. Both ways give the same fields.
+    in the schema) is looked through by a compiled loop. What is in doubt even then (objects in a column, keys with
+    escapes, twice the same key, escaped surrogates or line ends) is read again by Python's json, at about ten times the
+    cost. All ways give the same fields.
 
     A null is no value; which of several values for one name counts is open, as in RFC 8259. A number
     in a String field is its shortest decimal text, an array or an object there its JSON text; an unpaired surrogate
@@ -63,6 +65,7 @@ class Json:
         self._decoded = _struct(_tree(self.schema) or {"": None}).to_schema()
         # Columns of text go by number until the end: a field may have any name.
         self._numbers = {name: str(number) for number, name in enumerate(self.schema)}
+        self._others = OtherFields(self.schema)
 
     def __call__(self, table: pl.DataFrame) -> Split:
         body = table["body"]
@@ -128,25 +131,27 @@ class Json:
         return (rows, fast) if known.all() else (rows.filter(known), fast.filter(known))
 
     def _read(self, text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        """As `_decode`, of one object a line, and which of them hold nothing but the fields of the schema."""
+        """As `_decode`, of one object a line, and for which of them that is certain."""
         lines = text.str.join("\n").cast(pl.Binary)[0] or b""
         table = pl.read_ndjson(lines, schema=self._decoded, ignore_errors=True)
         if table.height != len(text):
             raise pl.exceptions.ShapeError("a line is not one object")
         values: dict[str, pl.Series] = {}
-        masks = _place(table, "", values)
+        objects, fields = _place(table, "", values)
         columns = [values[name].alias(number) for name, number in self._numbers.items()]
-        nothing = pl.repeat(None, len(text), dtype=pl.String, eager=True)
-        fast = pl.DataFrame([*columns, nothing.alias("attributes"), nothing.alias("reason")])
+        others = nothing = pl.repeat(None, len(text), dtype=pl.String, eager=True)
         if not columns:
-            return fast, nothing.is_null()
-        placed = pl.select(pl.sum_horizontal(masks)).to_series()
+            return pl.DataFrame({"attributes": nothing, "reason": nothing}), nothing.is_null()
+        placed = pl.select(pl.sum_horizontal(fields)).to_series()
         # Every key ends in `":`, and so may text: there are never more keys than this.
-        known = text.str.count_matches('":', literal=True) == placed
+        known = text.str.count_matches('":', literal=True) == pl.select(pl.sum_horizontal(placed, *objects)).to_series()
         if not known.all():
-            # Of these, the ones outside of text (where quotes have a backslash) that are not null.
-            keys = text.filter(~known).str.count_matches(r'[^\\]":\s*[^n\s]')
-            known = known.scatter((~known).arg_true(), keys == placed.filter(~known))
+            rows = (~known).arg_true()
+            found, named = self._others(text.gather(rows))
+            known = known.scatter(rows, named == placed.gather(rows))
+            places = pl.repeat(None, len(text), dtype=pl.UInt32, eager=True)
+            others = found.gather(places.scatter(rows, pl.int_range(len(rows), dtype=pl.UInt32, eager=True)))
+        fast = pl.DataFrame([*columns, others.alias("attributes"), nothing.alias("reason")])
         # Polars writes the JSON text of arrays and objects, but leaves control characters in it as they are.
         if text.str.contains_any([r"\t", r"\b", r"\f", r"\u00"]).any():
             for column in columns:
@@ -280,21 +285,23 @@ def _struct(tree: dict[str, Any]) -> pl.Struct:
     return pl.Struct({key: pl.String() if node is None else _struct(node) for key, node in tree.items()})
 
 
-def _place(table: pl.DataFrame, prefix: str, values: dict[str, pl.Series]) -> list[pl.Series]:
-    """Put every field's text into `values`; return a mask for each key that can stand in a line: where it stands."""
-    masks = []
+def _place(table: pl.DataFrame, prefix: str, values: dict[str, pl.Series]) -> tuple[list[pl.Series], list[pl.Series]]:
+    """Put every field's text into `values`; return where each key stands of those that can: of objects, of fields."""
+    objects, fields = [], []
     for column in table:
         name, mask = prefix + column.name, column.is_not_null()
         if isinstance(column.dtype, pl.Struct):
-            masks += [mask, *_place(column.struct.unnest(), f"{name}.", values)]
+            inner = _place(column.struct.unnest(), f"{name}.", values)
+            objects += [mask, *inner[0]]
+            fields += inner[1]
         elif name not in values:
             values[name] = column
-            masks.append(mask)
+            fields.append(mask)
         elif mask.any():
             # By its whole name and in objects: a line with both has a key too many, and is read again.
-            masks.append(mask & values[name].is_null())
+            fields.append(mask & values[name].is_null())
             values[name] = values[name].zip_with(values[name].is_not_null(), column)
-    return masks
+    return objects, fields
 
 
 def _typed(text: pl.Series, kind: pl.DataType) -> pl.Series:
