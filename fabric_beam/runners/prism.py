@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,15 @@ class PrismRunner(prism_runner.PrismRunner):
         # Beam would ask pip what is installed, for a log that nobody here reads: two seconds a run.
         options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
         return super().run_pipeline(pipeline, options)
+
+    def create_job_service(self, options: PipelineOptions) -> Any:
+        """Start Prism and talk to it; interrupts stay with whom they were: Beam takes them, to stop Prism only."""
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            return super().create_job_service(options)
+        finally:
+            with contextlib.suppress(ValueError):
+                signal.signal(signal.SIGINT, handler)
 
     def create_job_service_handle(self, job_service: Any, options: PipelineOptions) -> Any:
         """Talk to Prism without Beam's limit of a minute to an answer: a run's end is one, too."""

@@ -25,7 +25,7 @@ class Json:
 
     Objects inside are flattened: `{"http": {"status": 200}}` and `{"http.status": 200}` both fill `http.status`. Polars
     decodes a batch at once; then keys are counted, and a row with more of them than found a place (fields that are not
-    in the schema) is looked through by a compiled loop. What is in doubt even then (objects in a column, keys with
+    in the schema, objects in a column) is looked through by a compiled loop. What is in doubt even then (keys with
     escapes, twice the same key, escaped surrogates or line ends) is read again by Python's json, at about ten times the
     cost. All ways give the same fields.
 
@@ -147,10 +147,13 @@ class Json:
         known = text.str.count_matches('":', literal=True) == pl.select(pl.sum_horizontal(placed, *objects)).to_series()
         if not known.all():
             rows = (~known).arg_true()
-            found, named = self._others(text.gather(rows))
-            known = known.scatter(rows, named == placed.gather(rows))
-            places = pl.repeat(None, len(text), dtype=pl.UInt32, eager=True)
-            others = found.gather(places.scatter(rows, pl.int_range(len(rows), dtype=pl.UInt32, eager=True)))
+            found = self._others(text.gather(rows))
+            known = known.scatter(rows, found.named == placed.gather(rows))
+            others = nothing.clone().scatter(rows, found.others)
+            for name, (at, written) in found.objects.items():
+                # In the JSON text that Polars makes of objects, keys lack their escapes.
+                number = int(self._numbers[name])
+                columns[number] = columns[number].scatter(rows.gather(at), written)
         fast = pl.DataFrame([*columns, others.alias("attributes"), nothing.alias("reason")])
         # Polars writes the JSON text of arrays and objects, but leaves control characters in it as they are.
         if text.str.contains_any([r"\t", r"\b", r"\f", r"\u00"]).any():

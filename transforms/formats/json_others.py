@@ -1,9 +1,9 @@
-"""The fields of JSON objects that have no column, found without decoding the objects anew."""
+"""What of JSON objects has no column, or is an object in one, found without decoding them anew."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,9 @@ import pyarrow as pa
 from fabric_beam.memory import empty
 from fabric_beam.views import Bytes, Positions, Words, compiled, inlined, pieces
 
-#: Objects inside of one another, bytes of a name, and fields of an object, more than which are left to others.
-_DEPTH, _NAME, _FIELDS = 32, 4096, 256
+#: More objects inside of one another, bytes of a name, or fields without a column are left to others; and, in all lines
+#: together, more objects in columns than so many a line.
+_DEPTH, _NAME, _FIELDS, _OBJECTS = 32, 4096, 256, 4
 _PRIME, _BASIS = np.uint64(0x100000001B3), np.uint64(0xCBF29CE484222325)
 _QUOTE, _BACKSLASH, _COMMA, _COLON, _DOT = (ord(character) for character in '"\\,:.')
 _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST, _SPACE = (ord(character) for character in "{}[] ")
@@ -22,22 +23,38 @@ _NULL, _EXPONENT, _CAPITAL_EXPONENT, _LETTERS = (ord(character) for character in
 _UNCERTAIN = -1
 
 Slots = npt.NDArray[np.int32]
+Places = npt.NDArray[np.int64]
+
+
+class Found(NamedTuple):
+    """What lines hold besides simple values of columns.
+
+    Attributes:
+        others: the fields without a column, as a JSON object of flattened names, null where there is none.
+        named: how many fields that are not null have a column; -1 where the line is left to others.
+        objects: by column, the lines' numbers in which it is an object or has some in it, and their JSON text.
+    """
+
+    others: pl.Series
+    named: pl.Series
+    objects: dict[str, tuple[pl.Series, pl.Series]]
 
 
 class OtherFields:
-    """Find what a schema has no column for.
+    """Find what a schema has no column for, and objects in its columns.
 
     Args:
         names: those of the schema's fields, by their flattened names.
 
     Example:
         >>> line = '{"level": "info", "http": {"path": "/", "size": null}}'
-        >>> others, named = OtherFields(["level"])(pl.Series([line]))
-        >>> others.to_list(), named.to_list()
+        >>> found = OtherFields(["level"])(pl.Series([line]))
+        >>> found.others.to_list(), found.named.to_list()
         (['{"http.path": "/"}'], [1])
     """
 
     def __init__(self, names: Collection[str]) -> None:
+        self._columns = list(names)
         texts = [name.encode() for name in names]
         self._names = np.frombuffer(b"".join(texts) + b"\0", np.uint8)
         self._ends = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
@@ -51,21 +68,21 @@ class OtherFields:
                 slot = (slot + 1) % len(self._slots)
             self._slots[slot] = number
 
-    def __call__(self, lines: pl.Series) -> tuple[pl.Series, pl.Series]:
+    def __call__(self, lines: pl.Series) -> Found:
         """Look through lines.
 
         Args:
             lines: a JSON object each, known to be right, without white space around it.
 
         Returns:
-            The fields without a column, as a JSON object of flattened names, null where there is none; and how many
-            fields that are not null have a column. The latter is -1 where that is not certain: keys with escapes, twice
-            the same key, numbers with an exponent, objects in a column, and what is larger than usual.
+            What is found. Left to others are lines with escapes in a key, twice the same key, numbers with an exponent,
+            and what is larger than usual.
         """
         text, starts, lengths = pieces(lines)
         found = empty(2 * int(lengths.sum()) + 64, np.uint8)
         ends, named = np.zeros(len(lines) + 1, np.int64), np.empty(len(lines), np.int64)
-        _find_all(
+        objects = np.empty((_OBJECTS * len(lines), 4), np.int64)
+        count = _find_all(
             text.bytes,
             starts,
             lengths,
@@ -78,12 +95,21 @@ class OtherFields:
             found,
             ends,
             named,
+            objects,
         )
         bitmap = pa.py_buffer(np.packbits(np.diff(ends) > 0, bitorder="little"))
         buffers = [bitmap, pa.py_buffer(ends), pa.py_buffer(found[: ends[-1]].copy())]
         others = pl.from_arrow(pa.Array.from_buffers(pa.large_string(), len(lines), buffers))
         assert isinstance(others, pl.Series)
-        return others, pl.Series(named)
+        columns, rows, begins, sizes = objects[:count].T.copy()
+        texts = text.cut(begins, sizes)
+        each = {number: pl.Series(columns == number).arg_true() for number in np.unique(columns)}
+        row = pl.Series(rows)
+        return Found(
+            others,
+            pl.Series(named),
+            {self._columns[number - 1]: (row.gather(at), texts.gather(at)) for number, at in each.items()},
+        )
 
 
 def _slot(hash: int) -> int:
@@ -104,7 +130,8 @@ def _find_all(
     found: Bytes,
     ends: Positions,
     named: Positions,
-) -> None:
+    objects: Places,
+) -> int:
     """Look through lines.
 
     Args:
@@ -120,12 +147,18 @@ def _find_all(
         found: filled with the other fields of each line.
         ends: filled with where those of each line end, behind a zero.
         named: filled with how many fields of each line have a column, or -1.
+        objects: filled with the column's number, the line, the first byte and the length of each object in a column.
+
+    Returns:
+        How many objects in columns there are.
     """
+    count = 0
     for line in range(len(starts)):
         start, end = starts[line], starts[line] + lengths[line]
-        named[line], ends[line + 1] = _find(
-            text, start, end, names, name_ends, slots, name, seen, prefixes, found, ends[line]
+        named[line], ends[line + 1], count = _find(
+            text, start, end, names, name_ends, slots, name, seen, prefixes, found, ends[line], objects, count, line
         )
+    return count
 
 
 @compiled
@@ -141,9 +174,12 @@ def _find(  # noqa: PLR0911, PLR0912 - one pass over a line's bytes, from left t
     prefixes: Words,
     found: Bytes,
     size: int,
-) -> tuple[int, int]:
-    """How many fields of a line have a column, or -1, and where the others end in `found`."""
-    begin, named, others, depth, prefix, prefix_hash = size, 0, 0, 0, 0, _BASIS
+    objects: Places,
+    count: int,
+    line: int,
+) -> tuple[int, int, int]:
+    """How many fields of a line have a column, or -1; where the others end in `found`, and the objects in `objects`."""
+    begin, before, named, others, depth, prefix, prefix_hash = size, count, 0, 0, 0, 0, _BASIS
     at += 1
     while at < end:
         byte = text[at]
@@ -159,7 +195,7 @@ def _find(  # noqa: PLR0911, PLR0912 - one pass over a line's bytes, from left t
             continue
         at, stop, hash = _key(text, at + 1, end, name, prefix, prefix_hash)
         if stop < 0:
-            return _UNCERTAIN, begin
+            return _UNCERTAIN, begin, before
         at = _skip(text, _skip(text, at, end) + 1, end)
         byte, value = text[at], at
         column = _column(name, stop, hash, names, name_ends, slots)
@@ -169,33 +205,36 @@ def _find(  # noqa: PLR0911, PLR0912 - one pass over a line's bytes, from left t
                 at += 1
                 continue
             if depth == len(prefixes) or stop == len(name):
-                return _UNCERTAIN, begin
+                return _UNCERTAIN, begin, before
             prefixes[depth, 0], prefixes[depth, 1] = np.uint64(prefix), prefix_hash
             depth += 1
             name[stop] = _DOT
             prefix, prefix_hash = stop + 1, (hash ^ np.uint64(_DOT)) * _PRIME
             continue
-        at, objects = _value_end(text, at, end)
+        at, nested = _value_end(text, at, end)
         if column:
-            if objects:
-                # In the JSON text that Polars makes of them, keys lack their escapes.
-                return _UNCERTAIN, begin
+            if nested:
+                if count == len(objects):
+                    return _UNCERTAIN, begin, before
+                objects[count, 0], objects[count, 1] = column, line
+                objects[count, 2], objects[count, 3] = value, at - value
+                count += 1
             named += byte != _NULL
         elif byte != _NULL:
             size = _write(text, value, at, name, stop, found, begin, size)
             if size < 0 or others == len(seen):
-                return _UNCERTAIN, begin
+                return _UNCERTAIN, begin, before
             for other in range(others):
                 if seen[other] == hash:
-                    return _UNCERTAIN, begin
+                    return _UNCERTAIN, begin, before
             seen[others] = hash
             others += 1
     if at != end or depth >= 0:
-        return _UNCERTAIN, begin
+        return _UNCERTAIN, begin, before
     if others:
         found[size] = _CLOSE
         size += 1
-    return named, size
+    return named, size, count
 
 
 @inlined
@@ -253,18 +292,18 @@ def _value_end(text: Bytes, at: int, end: int) -> tuple[int, bool]:
         while at < end and text[at] > _SPACE and text[at] not in (_COMMA, _CLOSE):
             at += 1
         return at, False
-    depth, objects = 0, False
+    depth, nested = 0, False
     while at < end:
         byte = text[at]
         if byte == _QUOTE:
             at = _string_end(text, at, end)
             continue
-        objects |= byte == _OPEN
+        nested |= byte == _OPEN
         depth += (byte in (_OPEN, _OPEN_LIST)) - (byte in (_CLOSE, _CLOSE_LIST))
         at += 1
         if depth == 0:
             break
-    return at, objects
+    return at, nested
 
 
 @inlined

@@ -36,6 +36,12 @@ def _flattened(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield name, field
 
 
+def _without_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return ""
+    return [_without_text(field) for field in value] if isinstance(value, list) else value
+
+
 @given(
     objects=st.lists(_OBJECTS, max_size=20),
     separators=st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")]),
@@ -46,7 +52,7 @@ def test_fields_are_those_of_pythons_json(
 ) -> None:
     """Where the loop is certain, it finds what Python finds."""
     lines = [json.dumps(value, separators=separators, ensure_ascii=ascii) for value in objects]
-    others, named = _OTHERS(pl.Series(lines, dtype=pl.String))
+    others, named, columns = _OTHERS(pl.Series(lines, dtype=pl.String))
     assert len(others) == len(named) == len(lines)
     for value, text, count in zip(objects, others, named, strict=True):
         fields = list(_flattened(value))
@@ -55,6 +61,17 @@ def test_fields_are_those_of_pythons_json(
             assert (json.loads(text) if text else {}) == {name: field for name, field in fields if name not in _NAMES}
         else:
             assert text is None
+    texts = {
+        (line, name): json.loads(text) for name, found in columns.items() for line, text in zip(*found, strict=True)
+    }
+    expected = {
+        (line, name): field
+        for line, value in enumerate(objects)
+        if named[line] >= 0
+        for name, field in _flattened(value)
+        if name in _NAMES and isinstance(field, dict | list) and "{" in json.dumps(_without_text(field))
+    }
+    assert texts == expected
 
 
 @pytest.mark.parametrize(
@@ -70,7 +87,7 @@ def test_fields_are_those_of_pythons_json(
 )
 def test_what_is_usual_is_certain(line: str, others: str | None, named: int) -> None:
     """Nested objects are flattened, nulls and empty objects left out, values as they are written."""
-    found, counts = _OTHERS(pl.Series([line]))
+    found, counts, _ = _OTHERS(pl.Series([line]))
     assert (found.to_list(), counts.to_list()) == ([others], [named])
 
 
@@ -81,8 +98,7 @@ def test_what_is_usual_is_certain(line: str, others: str | None, named: int) -> 
         '{"x": 1, "x": 2}',
         '{"x.y": 1, "x": {"y": 2}}',
         '{"x": 1e400}',
-        '{"text": {"a": 1}}',
-        '{"text": [{}]}',
+        '{"text": {}, "x": 1e5}',
         '{"x": ' * 100 + "1" + "}" * 100,
         '{"' + "x" * 5000 + '": 1}',
         json.dumps({f"x{number}": 1 for number in range(1000)}),
@@ -96,6 +112,7 @@ def test_what_is_usual_is_certain(line: str, others: str | None, named: int) -> 
 def test_what_is_not_is_left_to_others(line: str) -> None:
     """Of such a line it says nothing, and its neighbours are found all the same."""
     usual = '{"x": 1, "text": "t"}'
-    found, counts = _OTHERS(pl.Series([usual, line, usual]))
+    found, counts, objects = _OTHERS(pl.Series([usual, line, usual]))
     assert found.to_list() == ['{"x": 1}', None, '{"x": 1}']
     assert counts.to_list() == [1, -1, 1]
+    assert objects == {}
