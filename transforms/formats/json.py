@@ -11,7 +11,7 @@ import polars as pl
 
 from fabric_beam.errors import UsageError
 from fabric_beam.kernel import Split, reject
-from transforms.formats.json_others import OtherFields
+from transforms.formats.json_fields import JsonFields
 from transforms.formats.timestamps import parse_timestamps
 
 _ORIGINAL = "log.record.original"
@@ -23,11 +23,9 @@ _KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean
 class Json:
     r"""Take lines of JSON objects apart.
 
-    Objects inside are flattened: `{"http": {"status": 200}}` and `{"http.status": 200}` both fill `http.status`. Polars
-    decodes a batch at once; then keys are counted, and a row with more of them than found a place (fields that are not
-    in the schema, objects in a column) is looked through by a compiled loop. What is in doubt even then (keys with
-    escapes, twice the same key, escaped surrogates or line ends) is read again by Python's json, at about ten times the
-    cost. All ways give the same fields.
+    Objects inside are flattened: `{"http": {"status": 200}}` and `{"http.status": 200}` both fill `http.status`. A
+    compiled loop takes lines apart; what it is not sure of (such as keys with escapes, or twice the same key) is read
+    again by Python's json, at about twenty times the cost. Both ways give the same fields.
 
     A null is no value; which of several values for one name counts is open, as in RFC 8259. A number
     in a String field is its shortest decimal text, an array or an object there its JSON text; an unpaired surrogate
@@ -61,20 +59,14 @@ class Json:
                     f"json: the field {name!r} has the type {kind}: "
                     "expected String, Boolean, Datetime, or an integer or a float type"
                 )
-        # Without a field, one that nothing fills: lines are still checked.
-        self._decoded = _struct(_tree(self.schema) or {"": None}).to_schema()
-        # Columns of text go by number until the end: a field may have any name.
-        self._numbers = {name: str(number) for number, name in enumerate(self.schema)}
-        self._others = OtherFields(self.schema)
+        self._fields = JsonFields(self.schema)
 
     def __call__(self, table: pl.DataFrame) -> Split:
         body = table["body"]
-        texts = self._decode(body)
-        reason = texts["reason"]
+        texts, others, reason = self._decode(body)
         columns: dict[str, pl.Series] = {}
         taken = {*_TAKEN, *table.columns} - {"body"}
-        for name, kind in self.schema.items():
-            text = texts[self._numbers[name]]
+        for (name, kind), text in zip(self.schema.items(), texts, strict=True):
             column = _typed(text, kind)
             if column.null_count() > text.null_count():
                 wrong = column.is_null() & text.is_not_null() & reason.is_null()
@@ -86,7 +78,7 @@ class Json:
                 name = f"{_ATTRIBUTES}.{name}"  # noqa: PLW2901
             taken.add(name)
             columns[name] = column
-        columns |= {_ATTRIBUTES: texts["attributes"] if self.schema else body, _ORIGINAL: body}
+        columns |= {_ATTRIBUTES: others if self.schema else body, _ORIGINAL: body}
         kept = pl.DataFrame(
             columns | {column.name: column for column in table if column.name not in ("body", *columns)}
         )
@@ -95,71 +87,15 @@ class Json:
         bad = reason.is_not_null()
         return Split(kept.filter(~bad), reject(table.filter(bad), "json", pl.lit(reason.filter(bad))))
 
-    def _decode(self, body: pl.Series) -> pl.DataFrame:
-        """Every field's text by its number, the other fields as `attributes`, and the `reason` against a line."""
-        rows, fast = self._fast(body)
-        if len(rows) == len(body):
-            return fast
-        slow_rows = pl.repeat(True, len(body), eager=True).scatter(rows, False).arg_true()
-        slow = pl.DataFrame([self._slow(line) for line in body.gather(slow_rows)], fast.schema, orient="row")
-        return pl.concat([fast, slow]).select(pl.all().gather(pl.concat([rows, slow_rows]).arg_sort()))
-
-    def _fast(self, body: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
-        """The rows that Polars decodes beyond doubt, and what `_decode` says of them."""
-        text, usual = body, _is_object(body)
-        if not usual.all():
-            text = body.str.strip_chars(" \t\r\n")
-            usual = _is_object(text).fill_null(False)
-        # A line end would part an object, an unpaired surrogate be lost; the others could deceive the count of keys.
-        odd = text.str.contains_any(["\n", r"\ud", r"\uD", r'\\":']) | text.str.contains_any(["\t:", "\r:"])
-        odd |= text.str.contains(" :", literal=True)
-        if odd.any():
-            usual &= ~(odd & text.str.contains(r'\n|\\u[dD]|\\\\":|"\s+:')).fill_null(False)
-        rows = usual.arg_true()
-        text = text if len(rows) == len(text) else text.gather(rows)
-        try:
-            fast, known = self._read(text)
-        except pl.exceptions.PolarsError:
-            # One bad line fails the batch, and is not named.
-            valid = text.str.json_path_match("$").is_not_null()
-            rows, text = rows.filter(valid), text.filter(valid)
-            try:
-                fast, known = self._read(text)
-            except pl.exceptions.PolarsError:
-                rows = rows.clear()
-                fast, known = self._read(text.clear())
-        return (rows, fast) if known.all() else (rows.filter(known), fast.filter(known))
-
-    def _read(self, text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        """As `_decode`, of one object a line, and for which of them that is certain."""
-        lines = text.str.join("\n").cast(pl.Binary)[0] or b""
-        table = pl.read_ndjson(lines, schema=self._decoded, ignore_errors=True)
-        if table.height != len(text):
-            raise pl.exceptions.ShapeError("a line is not one object")
-        values: dict[str, pl.Series] = {}
-        objects, fields = _place(table, "", values)
-        columns = [values[name].alias(number) for name, number in self._numbers.items()]
-        others = nothing = pl.repeat(None, len(text), dtype=pl.String, eager=True)
-        if not columns:
-            return pl.DataFrame({"attributes": nothing, "reason": nothing}), nothing.is_null()
-        placed = pl.select(pl.sum_horizontal(fields)).to_series()
-        # Every key ends in `":`, and so may text: there are never more keys than this.
-        known = text.str.count_matches('":', literal=True) == pl.select(pl.sum_horizontal(placed, *objects)).to_series()
-        if not known.all():
-            rows = (~known).arg_true()
-            found = self._others(text.gather(rows))
-            known = known.scatter(rows, found.named == placed.gather(rows))
-            others = nothing.clone().scatter(rows, found.others)
-            for name, (at, written) in found.objects.items():
-                # In the JSON text that Polars makes of objects, keys lack their escapes.
-                number = int(self._numbers[name])
-                columns[number] = columns[number].scatter(rows.gather(at), written)
-        fast = pl.DataFrame([*columns, others.alias("attributes"), nothing.alias("reason")])
-        # Polars writes the JSON text of arrays and objects, but leaves control characters in it as they are.
-        if text.str.contains_any([r"\t", r"\b", r"\f", r"\u00"]).any():
-            for column in columns:
-                known &= ~column.str.contains("^[\\[{](?s:.*)[\x00-\x1f]").fill_null(False)
-        return fast, known
+    def _decode(self, body: pl.Series) -> tuple[list[pl.Series], pl.Series, pl.Series]:
+        """Every field's text, the other fields as an object, and the reason against a line."""
+        columns, others, left = self._fields(body.fill_null(""))
+        reason = pl.Series([None], dtype=pl.String).new_from_index(0, len(body))
+        if len(left):
+            found = list(zip(*(self._slow(line) for line in body.gather(left)), strict=True))
+            for column, texts in zip([*columns, others, reason], found, strict=True):
+                column.scatter(left, pl.Series(texts, dtype=pl.String))
+        return columns, others, reason
 
     def _slow(self, line: str | None) -> list[str | None]:
         """What `_decode` says of one line, by Python's json."""
@@ -265,46 +201,6 @@ def _text(value: Any) -> str:
     else:
         text = str(value) if type(value) is int else _ENCODER.encode(value)
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _is_object(text: pl.Series) -> pl.Series:
-    return text.str.starts_with("{") & text.str.ends_with("}")
-
-
-def _tree(names: Collection[str]) -> dict[str, Any]:
-    """Where fields of these names can stand, whole or in an object for each dot: None, or the keys of an object."""
-    tree: dict[str, Any] = dict.fromkeys(names)
-    for name in names:
-        parts = name.split(".")
-        if not any(".".join(parts[:depth]) in names for depth in range(1, len(parts))):
-            node = tree
-            for part in parts[:-1]:
-                node = node.setdefault(part, {})
-            node[parts[-1]] = None
-    return tree
-
-
-def _struct(tree: dict[str, Any]) -> pl.Struct:
-    return pl.Struct({key: pl.String() if node is None else _struct(node) for key, node in tree.items()})
-
-
-def _place(table: pl.DataFrame, prefix: str, values: dict[str, pl.Series]) -> tuple[list[pl.Series], list[pl.Series]]:
-    """Put every field's text into `values`; return where each key stands of those that can: of objects, of fields."""
-    objects, fields = [], []
-    for column in table:
-        name, mask = prefix + column.name, column.is_not_null()
-        if isinstance(column.dtype, pl.Struct):
-            inner = _place(column.struct.unnest(), f"{name}.", values)
-            objects += [mask, *inner[0]]
-            fields += inner[1]
-        elif name not in values:
-            values[name] = column
-            fields.append(mask)
-        elif mask.any():
-            # By its whole name and in objects: a line with both has a key too many, and is read again.
-            fields.append(mask & values[name].is_null())
-            values[name] = values[name].zip_with(values[name].is_not_null(), column)
-    return objects, fields
 
 
 def _typed(text: pl.Series, kind: pl.DataType) -> pl.Series:
