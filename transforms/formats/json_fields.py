@@ -58,7 +58,7 @@ class JsonFields:
     r"""Take lines of JSON objects apart, as far as that is certain.
 
     Strings are what they stand for, other values as they are written. Left to others are lines that are no objects, and
-    what is unusual: escapes in a key, twice the same key, escaped surrogates, an integer with a fraction.
+    what is unusual: escapes in a key, twice the same key, half a surrogate pair, an integer with a fraction.
 
     Args:
         schema: the fields' types, by their flattened names.

@@ -1,7 +1,7 @@
 """The grammar of JSON for compiled loops: where a string, a number or a value ends, or that it is not sure to be one.
 
-What is refused here, with -1, is not sure to be wrong: halves of surrogate pairs, large exponents and deep nesting are
-left to a decoder that takes its time. What is not refused is right.
+What is refused here, with -1, is not sure to be wrong: half a surrogate pair, large exponents and deep nesting are left
+to a decoder that takes its time. What is not refused is right.
 
 Source: RFC 8259
 """
@@ -23,6 +23,7 @@ INTEGER, SHORTEST, FRACTION, EXPONENT = range(4)
 _MINUS, _PLUS, _ZERO, _NINE, _E, _U = (ord(character) for character in "-+09eu")
 _TAB, _LINE_FEED, _RETURN = (ord(character) for character in "\t\n\r")
 _NUL, _TRUE, _FALSE = (np.array(list(text), np.uint8) for text in (b"null", b"true", b"false"))
+_HIGH, _LOW = 0xD800, 0xDC00
 _LONG, _DEPTH, _DIGITS = 300, 60, 15
 _BAD = 255
 _HEX = np.full(256, _BAD, np.uint8)
@@ -60,31 +61,44 @@ def string(text: Bytes, at: int, end: int) -> tuple[int, bool]:
         escaped = True
         if _ESCAPES[text[at + 1]]:
             at += 2
-        elif text[at + 1] == _U and code(text, at + 2) >= 0:
-            at += 6
-        else:
+            continue
+        point, size = _point(text, at)
+        if text[at + 1] != _U or point < 0:
             break
+        at += size
     return -1, escaped
 
 
 @inlined
-def code(text: Bytes, at: int) -> Any:
-    """The code point that four digits are; -1 if they are not or it is half of a pair."""
+def _unit(text: Bytes, at: int) -> Any:
+    """What four digits are; -1 if they are not."""
     high, low = _HEX[text[at]] | _HEX[text[at + 1]], _HEX[text[at + 2]] | _HEX[text[at + 3]]
     if _BAD in (high, low):
         return np.int64(-1)
-    found = (
+    return (
         np.int64(_HEX[text[at]]) << 12
         | np.int64(_HEX[text[at + 1]]) << 8
         | np.int64(_HEX[text[at + 2]]) << 4
         | np.int64(_HEX[text[at + 3]])
     )
-    return np.int64(-1) if found >> 11 == 0xD800 >> 11 else found
+
+
+@inlined
+def _point(text: Bytes, at: int) -> tuple[Any, int]:
+    """The code point that begins at a backslash and a u, and how many bytes it takes; -1 if there is none."""
+    point = _unit(text, at + 2)
+    if point >> 11 != _HIGH >> 11:
+        return point, 6
+    if point < _LOW and text[at + 6] == BACKSLASH and text[at + 7] == _U:
+        low = _unit(text, at + 8)
+        if low >> 10 == _LOW >> 10:
+            return (point - _HIGH << 10) + (low - _LOW) + 0x10000, 12
+    return np.int64(-1), 6
 
 
 @compiled
 def unescape(text: Bytes, at: int, end: int) -> int:
-    """Write what a string stands for over it; where that ends."""
+    """Write what a string stands for over it, in UTF-8; where that ends."""
     put = at
     while at < end:
         if text[at] != BACKSLASH:
@@ -96,18 +110,18 @@ def unescape(text: Bytes, at: int, end: int) -> int:
             put += 1
             at += 2
         else:
-            point = code(text, at + 2)
-            at += 6
+            point, size = _point(text, at)
+            at += size
             if point < 0x80:
                 text[put] = np.uint8(point)
                 put += 1
-            elif point < 0x800:
-                text[put], text[put + 1] = np.uint8(0xC0 | point >> 6), np.uint8(0x80 | point & 0x3F)
-                put += 2
-            else:
-                text[put], text[put + 1] = np.uint8(0xE0 | point >> 12), np.uint8(0x80 | point >> 6 & 0x3F)
-                text[put + 2] = np.uint8(0x80 | point & 0x3F)
-                put += 3
+                continue
+            # Of two, three or four bytes, the first says how many follow, with six bits each.
+            follow = 1 + (point >= 0x800) + (point >= 0x10000)
+            text[put] = np.uint8(0xFF00 >> follow + 1 & 0xFF | point >> 6 * follow)
+            for step in range(1, follow + 1):
+                text[put + step] = np.uint8(0x80 | point >> 6 * (follow - step) & 0x3F)
+            put += follow + 1
     return put
 
 

@@ -55,7 +55,7 @@ _PIECES = [
     "true",
     "é",
 ]
-_PIECES += ["\\u", "\\ud800", "\\u00e9", "NaN", "1e5", "1e400", "-0", "01", '"a":1,', "[1,]", "\ufeff"]
+_PIECES += ["\\u", "\\ud800", "\\udc00", "\\u00e9", "NaN", "1e5", "1e400", "-0", "01", '"a":1,', "[1,]", "\ufeff"]
 
 
 def _flattened(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -134,6 +134,7 @@ def test_what_is_not_json_is_left_to_others(
         ' {"text" : "x",\t"http": {"status": 200, "path": null}} ',
         '{"x": {"y": {"z": [1, {"a": "}]"}, [], [[]], {}]}}, "e": {}, "n": null}',
         r'{"text": "\"a\\\/\b\f\n\r\t\u00e9\u20acb", "x": "\u00e9", "é": "é\u0041"}',
+        r'{"text": "\ud83d\ude00 \ud800\udc00\udbff\udfff\u07ff\u0800\uffff\u007f\u0080", "x": "\ud83d\ude00"}',
         '{"share": -1.50, "x": [1.5e3, -0.0, 0], "a": {"b": {"c": 1.25, "d": true}}}',
         '{"share": 1e-5, "http.status": -7, "": false}',
         '{"text": [{"a": 1}, "b"], "a.b.c": {"d": {}}}',
@@ -157,7 +158,9 @@ def test_what_is_usual_is_told(line: str) -> None:
         '{"x": 1e400}',
         '{"http.status": 1.0}',
         '{"text": 1.50}',
-        r'{"text": "\ud83d\ude00"}',
+        r'{"text": "\ud83d"}',
+        r'{"text": "\ude00\ud83d"}',
+        r'{"text": "\ud83d\u0041"}',
         '{"x": ' * 100 + "1" + "}" * 100,
         '{"x": ' + "[" * 100 + "]" * 100 + "}",
         '{"' + "x" * 5000 + '": 1}',
