@@ -72,7 +72,7 @@ class JsonFields:
 
     def __init__(self, schema: pl.Schema) -> None:
         texts = [name.encode() for name in schema]
-        self._names = np.frombuffer(b"".join(texts) + b"\0", np.uint8)
+        self._names = np.frombuffer(bytearray(b"".join(texts) + b"\0"), np.uint8)
         self._ends = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
         kinds = [
             _INTEGER_KINDS if kind.is_integer() else _FLOAT_KINDS if kind.is_float() else _TEXT_KINDS
@@ -97,13 +97,15 @@ class JsonFields:
         """
         text, starts, lengths = pieces(lines)
         count, width = len(lines), len(self._ends) - 1
-        taken = text.bytes
-        if (taken == BACKSLASH).any():
+        unescaped = np.empty(0, np.uint8)
+        if (text.bytes == BACKSLASH).any():
             # What escapes stand for is written over them, which the lines themselves must not see.
-            words = padded(len(taken))
-            taken = words.view(np.uint8)
-            taken[: len(text.bytes)] = text.bytes
+            words = padded(len(text.bytes))
+            unescaped = words.view(np.uint8)
+            unescaped[: len(text.bytes)] = text.bytes
             text = Text(pa.py_buffer(words))
+        taken = text.bytes.view()
+        taken.flags.writeable = False
         found = empty(2 * int(lengths.sum()) + 64, np.uint8)
         ends = np.zeros(count + 1, np.int64)
         views, valid = empty((width * count, 2), np.uint64), np.zeros(width * count, np.bool_)
@@ -112,6 +114,7 @@ class JsonFields:
         left = np.zeros(count, np.bool_)
         _take_all(
             taken,
+            unescaped,
             starts,
             lengths,
             self._names,
@@ -138,6 +141,7 @@ class JsonFields:
 @compiled
 def _take_all(
     text: Bytes,
+    unescaped: Bytes,
     starts: Positions,
     lengths: Positions,
     names: Bytes,
@@ -156,7 +160,8 @@ def _take_all(
     """Take lines apart.
 
     Args:
-        text: what the lines lie in, with zeros behind; written to where there are escapes.
+        text: what the lines lie in, with zeros behind.
+        unescaped: the same, to be written to where there are escapes; may be empty if there are none.
         starts: each line's first byte.
         lengths: each line's length.
         names: the columns' names, one behind the other.
@@ -176,8 +181,8 @@ def _take_all(
     for line in range(count):
         start, end = starts[line], starts[line] + lengths[line]
         size = _take(
-            text, start, end, names, name_ends, kinds, slots, name, seen, prefixes, views, valid, found, ends[line],
-            line, count,
+            text, unescaped, start, end, names, name_ends, kinds, slots, name, seen, prefixes, views, valid, found,
+            ends[line], line, count,
         )  # fmt: skip
         if size == _LEFT:
             left[line] = True
@@ -190,6 +195,7 @@ def _take_all(
 @compiled
 def _take(  # noqa: PLR0911, PLR0912, PLR0915 - one pass over a line's bytes, from left to right
     text: Bytes,
+    unescaped: Bytes,
     at: int,
     end: int,
     names: Bytes,
@@ -261,7 +267,7 @@ def _take(  # noqa: PLR0911, PLR0912, PLR0915 - one pass over a line's bytes, fr
                 at, escaped = json_text.string(text, start, end)
                 if at < 0:
                     return _LEFT
-                after = json_text.unescape(text, start, at) if escaped else at
+                after = json_text.unescape(unescaped, start, at) if escaped else at
                 put_view(text, views, row, start, after - start)
                 at += 1
             else:

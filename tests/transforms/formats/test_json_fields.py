@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fabric_beam.views import Text
 from transforms.formats.json_fields import JsonFields
 
 _SCHEMA = pl.Schema(
@@ -175,6 +178,16 @@ def test_what_is_not_is_left_to_others_alone(line: str) -> None:
     assert columns[0].to_list() == ["t\n", None, "t\n"]
     assert others.to_list() == ['{"x": 1}', None, '{"x": 1}']
     assert left.to_list() == [1]
+
+
+def test_lines_of_a_block_are_read_where_they_lie() -> None:
+    """A file's block may only be read."""
+    lines = [r'{"text": "a\\b", "x": 1}', '{"text": "c", "a.b.c": "something longer"}']
+    lengths = np.array([len(line) for line in lines])
+    block = Text(pa.py_buffer("\n".join(lines).encode())).cut(np.array([0, lengths[0] + 1]), lengths)
+    columns, others, left = _FIELDS(block)
+    assert (columns[0].to_list(), others.to_list(), len(left)) == (["a\\b", "c"], ['{"x": 1}', None], 0)
+    assert block.to_list() == lines
 
 
 def test_the_lines_themselves_stay_as_they_are() -> None:
