@@ -99,10 +99,13 @@ class JsonFields:
         count, width = len(lines), len(self._ends) - 1
         unescaped = np.empty(0, np.uint8)
         if (text.bytes == BACKSLASH).any():
-            # What escapes stand for is written over them, which the lines themselves must not see.
-            words = padded(len(text.bytes))
+            # What escapes stand for is written over them: in a copy, in which no two lines share their bytes.
+            flat = lines.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+            offsets = np.frombuffer(flat.buffers()[1], np.int64)[flat.offset : flat.offset + count + 1]
+            starts, lengths = offsets[:-1] - offsets[0], np.diff(offsets)
+            words = padded(offsets[-1] - offsets[0])
             unescaped = words.view(np.uint8)
-            unescaped[: len(text.bytes)] = text.bytes
+            unescaped[: offsets[-1] - offsets[0]] = np.frombuffer(flat.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
             text = Text(pa.py_buffer(words))
         taken = text.bytes.view()
         taken.flags.writeable = False
