@@ -14,8 +14,10 @@ from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, 
 from apache_beam.pipeline import Pipeline
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability import prism_runner
+from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
 from apache_beam.version import __version__ as beam_version
+from grpc import RpcError
 
 from fabric_beam.errors import FabricBeamError, UsageError
 
@@ -25,6 +27,9 @@ _MODULE = "github.com/apache/beam/sdks/v2/go/cmd/prism"
 class PrismError(FabricBeamError):
     """Prism cannot be built or started (exit code 1)."""
 
+
+#: The runs whose Prism may still be there, with it.
+_runs: list[tuple[Any, Any]] = []
 
 _lookup = sdk_worker.BundleProcessorCache.lookup
 
@@ -53,6 +58,10 @@ class PrismRunner(prism_runner.PrismRunner):
         ...     _ = p | beam.Create([1, 2]) | beam.Map(str)
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._server: Any = None
+
     def run_pipeline(self, pipeline: Pipeline, options: PipelineOptions) -> Any:
         """Start a pipeline.
 
@@ -71,7 +80,16 @@ class PrismRunner(prism_runner.PrismRunner):
         sdk_worker.BundleProcessorCache.lookup = _lookup_also_failed
         # Beam would ask pip what is installed, for a log that nobody here reads: two seconds a run.
         options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
-        return super().run_pipeline(pipeline, options)
+        stop_finished()
+        try:
+            result = super().run_pipeline(pipeline, options)
+        except BaseException:
+            if self._server is not None:
+                self._server.stop()
+            raise
+        if self._server is not None:
+            _runs.append((result, self._server))
+        return result
 
     def create_job_service(self, options: PipelineOptions) -> Any:
         """Start Prism and talk to it; interrupts stay with whom they were: Beam takes them, to stop Prism only."""
@@ -98,7 +116,23 @@ class PrismRunner(prism_runner.PrismRunner):
         prism = options.view_as(PrismRunnerOptions)
         if prism.prism_location is None:
             prism.prism_location = str(binary())
-        return super().default_job_server(options)
+        server = super().default_job_server(options)
+        # Newer Beam has one Prism for all runs of a process, older Beam starts one for each, up to the process's end.
+        self._server = None if hasattr(prism_runner.PrismRunner, "shared_handle") else server
+        return server
+
+
+def stop_finished() -> None:
+    """Stop the Prisms of this process's runs that are over; the next run does so. Their results have no more to say."""
+    for run in list(_runs):
+        result, server = run
+        try:
+            over = PipelineState.is_terminal(result.state)
+        except RpcError:
+            over = True
+        if over:
+            server.stop()
+            _runs.remove(run)
 
 
 def binary_path(version: str = beam_version) -> Path:

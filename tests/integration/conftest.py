@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ _GROUPS = {
     "pinot": "kafka",
     **{name: name for name in ("kafka", "redis", "mongodb", "cassandra", "spark", "flink")},
 }
+
+
+def pytest_sessionfinish() -> None:
+    """End the last Prism: what runs tests side by side leaves without the process's own end."""
+    if "fabric_beam.runners.prism" in sys.modules:
+        from fabric_beam.runners.prism import stop_finished
+
+        stop_finished()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

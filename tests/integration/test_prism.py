@@ -13,7 +13,7 @@ import psutil
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from fabric_beam.runners.prism import PrismRunner, binary_path
+from fabric_beam.runners.prism import PrismRunner, binary_path, stop_finished
 
 pytestmark = [
     pytest.mark.skipif(not binary_path().exists(), reason="Prism is not built: that takes Go"),
@@ -43,6 +43,18 @@ def test_a_run_may_take_longer_than_an_answer() -> None:
     """Beam's limit for what Prism answers is none for the run."""
     with beam.Pipeline(PrismRunner(), options=PipelineOptions(["--job_server_timeout=2"])) as p:
         _ = p | beam.Create([5]) | beam.Map(time.sleep)
+
+
+def test_the_next_run_ends_the_prism_of_the_last() -> None:
+    """A process that runs one pipeline after the other has not a Prism for each."""
+    stop_finished()
+    before = psutil.Process().children()
+    for _ in range(3):
+        with beam.Pipeline(PrismRunner()) as p:
+            _ = p | beam.Create([1])
+    assert len(psutil.Process().children()) <= len(before) + 1
+    stop_finished()
+    assert len(psutil.Process().children()) <= len(before)
 
 
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
