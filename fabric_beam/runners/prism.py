@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class PrismError(FabricBeamError):
 
 #: The runs whose Prism may still be there, with it.
 _runs: list[tuple[Any, Any]] = []
+_lock = threading.Lock()
 
 _lookup = sdk_worker.BundleProcessorCache.lookup
 
@@ -124,15 +126,16 @@ class PrismRunner(prism_runner.PrismRunner):
 
 def stop_finished() -> None:
     """Stop the Prisms of this process's runs that are over; the next run does so. Their results have no more to say."""
-    for run in list(_runs):
-        result, server = run
-        try:
-            over = PipelineState.is_terminal(result.state)
-        except RpcError:
-            over = True
-        if over:
-            server.stop()
-            _runs.remove(run)
+    with _lock:
+        for run in list(_runs):
+            result, server = run
+            try:
+                over = PipelineState.is_terminal(result.state)
+            except RpcError:
+                over = True
+            if over:
+                server.stop()
+                _runs.remove(run)
 
 
 def binary_path(version: str = beam_version) -> Path:
